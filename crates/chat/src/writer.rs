@@ -1,0 +1,144 @@
+//! Group commit: the sends of all sockets gather in one writer. While one batch
+//! is being written, the next gathers, so an idle server adds no delay and a
+//! busy one pays for one commit a batch. Since one task commits and publishes,
+//! a room's messages are published in the order of their `seq`.
+
+use std::sync::Arc;
+
+use starling_protocol::event::ServerEvent;
+use starling_protocol::{Failure, Message};
+use starling_repository::{Append, NewMessage, Repository};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use crate::messages::for_room;
+use crate::ports::{Except, Fanout, Target};
+use crate::storage;
+
+/// Messages that may wait for the writer: some seconds of a full load. What
+/// comes beyond is told `unavailable` at once, so nothing grows while
+/// PostgreSQL is away.
+const WAITING: u32 = 4096;
+/// Messages a transaction: keeps locks short, and costs a commit's share of 1/256.
+const BATCH: usize = 256;
+
+struct Job {
+    message: NewMessage,
+    answer: Answer,
+}
+
+struct Answer {
+    to: oneshot::Sender<Result<Message, Failure>>,
+    /// Given back when the job is answered.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Answer {
+    fn send(self, result: Result<Message, Failure>) {
+        // Nobody waits any longer when the connection is gone: it is stored.
+        self.to.send(result).ok();
+    }
+}
+
+/// Hands messages to the writing task.
+#[derive(Clone)]
+pub struct Writer {
+    // Bounded by `places`: a job holds one until it is answered.
+    jobs: mpsc::UnboundedSender<Job>,
+    places: Arc<Semaphore>,
+}
+
+impl Writer {
+    pub(crate) fn start(
+        repository: Repository,
+        fanout: Arc<dyn Fanout>,
+        receipt_rows_max_members: i64,
+    ) -> Self {
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let task = Task { repository, fanout, receipt_rows_max_members };
+        tokio::spawn(task.run(queue));
+        Self { jobs, places: Arc::new(Semaphore::new(WAITING as usize)) }
+    }
+
+    /// Stores a message; returns when it is committed.
+    pub(crate) async fn append(&self, message: NewMessage) -> Result<Message, Failure> {
+        let full = |_| Failure::unavailable();
+        let place = self.places.clone().try_acquire_owned().map_err(full)?;
+        let (to, answered) = oneshot::channel();
+        let job = Job { message, answer: Answer { to, _place: place } };
+        self.jobs.send(job).map_err(|_| Failure::unavailable())?;
+        answered.await.unwrap_or_else(|_| Err(Failure::unavailable()))
+    }
+
+    /// Takes nothing more, and waits until all that was taken is answered.
+    pub(crate) async fn drain(&self) {
+        if let Ok(all) = self.places.acquire_many(WAITING).await {
+            self.places.close();
+            drop(all);
+        }
+    }
+}
+
+struct Task {
+    repository: Repository,
+    fanout: Arc<dyn Fanout>,
+    receipt_rows_max_members: i64,
+}
+
+impl Task {
+    async fn run(self, mut queue: mpsc::UnboundedReceiver<Job>) {
+        let mut jobs = Vec::with_capacity(BATCH);
+        while queue.recv_many(&mut jobs, BATCH).await > 0 {
+            metrics::histogram!("starling_batch_messages").record(jobs.len() as f64);
+            let (messages, answers): (Vec<_>, Vec<_>) =
+                jobs.drain(..).map(|job| (job.message, job.answer)).unzip();
+            match self.repository.append(&messages, self.receipt_rows_max_members).await {
+                Ok(appended) => {
+                    for (outcome, answer) in appended.into_iter().zip(answers) {
+                        self.answer(outcome, answer);
+                    }
+                }
+                Err(error) if error.is_unavailable() || messages.len() == 1 => {
+                    let failure = storage(error);
+                    for answer in answers {
+                        answer.send(Err(failure.clone()));
+                    }
+                }
+                // One of them is at fault: the others shall not suffer for it.
+                Err(_) => {
+                    for (message, answer) in messages.into_iter().zip(answers) {
+                        let rows = self.receipt_rows_max_members;
+                        match self.repository.append(&[message], rows).await {
+                            Ok(mut one) => match one.pop() {
+                                Some(outcome) => self.answer(outcome, answer),
+                                None => drop(answer),
+                            },
+                            Err(error) => answer.send(Err(storage(error))),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer(&self, outcome: Append, answer: Answer) {
+        let result = match outcome {
+            Append::Stored(message) => {
+                metrics::counter!("starling_messages_stored_total").increment(1);
+                let event = ServerEvent::MessageNew(for_room(message.clone()));
+                self.fanout.publish(Target::Room(message.room_id), Except::Nobody, event);
+                Ok(message)
+            }
+            Append::Repeated(message) => Ok(message),
+            Append::Conflict => Err(Failure::conflict(
+                "This clientId was used before, for another room or another content.",
+            )),
+            Append::NotMember => {
+                Err(Failure::not_found("There is no such room, or you are not in it."))
+            }
+            Append::ReplyNotFound => {
+                Err(Failure::field("replyTo", "must be a message of the same room"))
+            }
+        };
+        answer.send(result);
+    }
+}

@@ -1,0 +1,108 @@
+//! The pool of connections.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgPool};
+
+use crate::Result;
+
+/// A free connection comes within this time, or the call fails.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Connections beyond the minimum close after this time without use.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// PostgreSQL ends a statement after this time.
+const STATEMENT_TIMEOUT: &str = "10s";
+/// A connection unused for longer is asked whether it lives before it is used.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../db/migrations");
+
+/// Where the database is, and how many connections to hold.
+#[derive(Clone)]
+pub struct PoolSettings {
+    /// `postgres://user:password@host:port/database`
+    pub url: String,
+    /// Connections at most.
+    pub max: u32,
+    /// Connections kept open.
+    pub min: u32,
+}
+
+/// All that Starling stores. Cheap to clone: clones share the pool.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    pub(crate) pool: PgPool,
+}
+
+impl Repository {
+    /// A repository whose connections are opened on first use, so this succeeds
+    /// while PostgreSQL is down. Call it inside a Tokio runtime.
+    ///
+    /// # Errors
+    /// The URL can't be parsed.
+    pub fn connect(settings: &PoolSettings) -> Result<Self> {
+        let options = PgConnectOptions::from_str(&settings.url)?
+            .application_name("starling")
+            .options([("statement_timeout", STATEMENT_TIMEOUT)]);
+        let pool = PgPoolOptions::new()
+            .max_connections(settings.max)
+            .min_connections(settings.min.min(settings.max))
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .idle_timeout(IDLE_TIMEOUT)
+            // A ping at every use would double the round trips; connections that
+            // broke while idle are found here, those that broke in use on return.
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > TRUSTED_FOR {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+
+    /// A repository over a pool made elsewhere, as tests do.
+    #[must_use]
+    pub fn from_pool(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// Brings the schema up to date. Several servers may do so at once: one
+    /// works, the others wait. Has no time limit.
+    ///
+    /// # Errors
+    /// The database can't be reached, or was migrated by a newer Starling.
+    pub async fn migrate(&self) -> Result<()> {
+        // Its own connection: the setting must not stay in the pool.
+        let mut connection = self.pool.acquire().await?.detach();
+        sqlx::query!("SET statement_timeout = 0").execute(&mut connection).await?;
+        MIGRATIONS.run(&mut connection).await?;
+        connection.close().await?;
+        Ok(())
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query!("SELECT 1 AS one").fetch_one(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Open connections, and how many of them are unused now.
+    #[must_use]
+    pub fn pool_state(&self) -> (u32, usize) {
+        (self.pool.size(), self.pool.num_idle())
+    }
+
+    /// Closes all connections, after what is under way.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

@@ -1,0 +1,210 @@
+//! The Socket.IO edge: connects, events and their answers. One file an event
+//! family; each turns a payload into a use case of [`starling_chat::Chat`].
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use serde::Serialize;
+use serde_json::json;
+use starling_chat::{Chat, Identity};
+use starling_protocol::event::{ServerEvent, SessionReady, SessionRevoked, client};
+use starling_protocol::{Code, Failure, Timestamp};
+use tokio::sync::Semaphore;
+
+use crate::transport::engine::App;
+use crate::transport::hub::{Hub, Link};
+use crate::transport::inbox::{Event, Outlet};
+
+mod messages;
+mod offline;
+mod presence;
+mod rooms;
+
+/// How long CONNECT may wait for the database: some clients give up after 1 s.
+const AUTHENTICATION: Duration = Duration::from_millis(700);
+/// Connects in their database phase at once: a storm must not drain the pool.
+const CONNECTING: usize = 16;
+
+/// The chat's side of the engine.
+#[derive(Clone)]
+pub struct Gateway {
+    chat: Chat,
+    hub: Arc<Hub>,
+    instance: Arc<str>,
+    connecting: Arc<Semaphore>,
+}
+
+/// One connected socket and what belongs to it.
+pub(crate) struct Connection {
+    pub(crate) link: Arc<Link>,
+    pub(crate) offline: Option<Arc<offline::Delivery>>,
+}
+
+/// What a handler gives back: the acknowledgement without `ok`.
+pub(crate) type Answer = Result<serde_json::Value, Failure>;
+
+impl Gateway {
+    /// For an instance of this name.
+    #[must_use]
+    pub fn new(chat: Chat, hub: Arc<Hub>, instance: &str) -> Self {
+        let connecting = Arc::new(Semaphore::new(CONNECTING));
+        Self { chat, hub, instance: instance.into(), connecting }
+    }
+
+    /// Sets a connection up: rooms first, then `session:ready`, then what was
+    /// missed, so that every message comes either live or by offline delivery.
+    async fn set_up(&self, link: &Arc<Link>) -> Result<Connection, Failure> {
+        let _turn = self.connecting.acquire().await.map_err(|_| Failure::unavailable())?;
+        let repository = self.chat.repository();
+        let failed = |error: starling_repository::Error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "a connect failed");
+            Failure::unavailable()
+        };
+        let user = link.who.user;
+        // The session may have ended between the check and the registration.
+        if !self.chat.auth().is_alive(repository, link.who.session).await? {
+            return Err(Failure::unauthorized("The session has ended."));
+        }
+        let rooms = repository.room_ids_of(user).await.map_err(failed)?;
+        self.hub.enter_all(link, &rooms);
+        let rooms = repository.memberships(user).await.map_err(failed)?;
+        let id = link.id.0.to_string();
+        let now = Timestamp::now();
+        repository.socket_opened(user, &id, &self.instance, now).await.map_err(failed)?;
+        let missed = self.chat.offline_delivery(user, &rooms).await?;
+        let ready = ServerEvent::SessionReady(SessionReady {
+            user_id: user,
+            instance: self.instance.to_string(),
+            server_time: now,
+            rooms: rooms.clone(),
+        });
+        let heads: HashMap<_, _> = rooms.iter().map(|r| (r.room_id, r.last_seq)).collect();
+        self.hub.ready(link, &ready, &heads);
+        self.chat.socket_opened(user, link.id, &rooms).await;
+        let offline = missed.map(|d| offline::start(self.chat.clone(), link.clone(), d));
+        Ok(Connection { link: link.clone(), offline })
+    }
+
+    async fn tear_down(&self, link: &Link) {
+        self.hub.remove(link);
+        if let Err(failure) = self.chat.socket_closed(link.who.user, link.id).await {
+            tracing::warn!(%failure, "others could not be told that a user left");
+        }
+        if let Err(error) = self.chat.repository().socket_closed(&link.id.0.to_string()).await {
+            tracing::warn!(%error, "the row of a closed socket stays until the next sweep");
+        }
+    }
+
+    async fn handle(&self, connection: &Connection, event: Event) {
+        let Event { name, payload, reply } = event;
+        let link = &connection.link;
+        // A handler that panics is our fault; the client gets an answer all the
+        // same, and the socket lives on.
+        let outcome = AssertUnwindSafe(self.dispatch(connection, &name, &payload))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| {
+                tracing::error!(event = name, "a handler panicked");
+                Err(Failure::unavailable())
+            });
+        let result = outcome.as_ref().map_or_else(|f| f.code.as_str(), |_| "ok");
+        metrics::counter!("starling_events_total", "event" => known(&name), "result" => result)
+            .increment(1);
+        match outcome {
+            Ok(mut body) => {
+                if let Some(map) = body.as_object_mut() {
+                    map.insert("ok".to_owned(), json!(true));
+                }
+                reply.ok(link, &body);
+            }
+            Err(failure) => reply.failed(link, &name, failure),
+        }
+    }
+
+    async fn dispatch(&self, connection: &Connection, name: &str, payload: &str) -> Answer {
+        match name {
+            client::MESSAGE_SEND => self.send(connection, payload).await,
+            client::MESSAGE_DELIVERED => self.delivered(connection, payload).await,
+            client::MESSAGE_READ => self.read(connection, payload).await,
+            client::MESSAGE_EDIT => self.edit(connection, payload).await,
+            client::MESSAGE_DELETE => self.delete(connection, payload).await,
+            client::REACTION_ADD => self.add_reaction(connection, payload).await,
+            client::REACTION_REMOVE => self.remove_reaction(connection, payload).await,
+            client::TYPING_START => self.typing(connection, payload, true).await,
+            client::TYPING_STOP => self.typing(connection, payload, false).await,
+            client::PRESENCE_SET => self.set_presence(connection, payload).await,
+            client::PRESENCE_QUERY => self.query_presence(connection, payload).await,
+            client::ROOM_JOIN => self.join(connection, payload).await,
+            client::ROOM_LEAVE => self.leave(connection, payload).await,
+            client::ROOM_SYNC => self.sync(connection, payload).await,
+            _ => Err(Failure::field("event", "is not an event that this server knows")),
+        }
+    }
+}
+
+/// Names for metrics: what clients invent is one.
+fn known(name: &str) -> &'static str {
+    const NAMES: [&str; 14] = [
+        client::MESSAGE_SEND,
+        client::MESSAGE_DELIVERED,
+        client::MESSAGE_READ,
+        client::MESSAGE_EDIT,
+        client::MESSAGE_DELETE,
+        client::REACTION_ADD,
+        client::REACTION_REMOVE,
+        client::TYPING_START,
+        client::TYPING_STOP,
+        client::PRESENCE_SET,
+        client::PRESENCE_QUERY,
+        client::ROOM_JOIN,
+        client::ROOM_LEAVE,
+        client::ROOM_SYNC,
+    ];
+    NAMES.into_iter().find(|known| *known == name).unwrap_or("unknown")
+}
+
+/// An acknowledgement with one field.
+pub(crate) fn with(field: &str, value: impl Serialize) -> Answer {
+    Ok(json!({ field: value }))
+}
+
+/// An acknowledgement that only says yes.
+pub(crate) fn yes() -> Answer {
+    Ok(json!({}))
+}
+
+impl App for Gateway {
+    async fn authenticate(&self, token: Option<String>) -> Option<Identity> {
+        let token = token?;
+        let auth = self.chat.auth();
+        let who = auth.claims(&token).ok()?;
+        let checked = auth.identify(self.chat.repository(), &token);
+        match tokio::time::timeout(AUTHENTICATION, checked).await {
+            Ok(Err(failure)) if failure.code == Code::Unauthorized => None,
+            // When the database can't say, the signature is good for CONNECT: a
+            // refusal would keep the client from ever coming back. The set-up
+            // asks again.
+            _ => Some(who),
+        }
+    }
+
+    async fn serve(&self, link: Arc<Link>, mut events: Outlet) {
+        match self.set_up(&link).await {
+            Ok(connection) => {
+                while let Some(event) = events.next().await {
+                    self.handle(&connection, event).await;
+                }
+            }
+            Err(failure) if failure.code == Code::Unauthorized => {
+                let reason = "session_ended".to_owned();
+                link.revoke(&ServerEvent::SessionRevoked(SessionRevoked { reason }));
+            }
+            // Closed below Socket.IO, so that the client comes back by itself.
+            Err(_) => link.end(),
+        }
+        self.tear_down(&link).await;
+    }
+}

@@ -1,0 +1,179 @@
+//! The server's life: parts, listener, signals, drain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use starling_chat::auth::AuthSettings;
+use starling_chat::memory::{MemoryLimits, MemoryPresence, Rates};
+use starling_chat::{Auth, Chat, Settings};
+use starling_protocol::Timestamp;
+use starling_protocol::event::{ServerDraining, ServerEvent};
+use starling_repository::{PoolSettings, Repository};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, ApiState};
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::transport::acceptor::{self, Front};
+use crate::transport::engine;
+use crate::transport::guard::Guard;
+use crate::transport::hub::Hub;
+use crate::transport::sessions::Sessions;
+use crate::transport::wire::WireLimits;
+
+/// How often the rows of open sockets say that this instance lives.
+const HEARTBEAT: Duration = Duration::from_secs(20);
+/// Rows of instances that said nothing for so long are swept.
+const STALE: Duration = Duration::from_secs(90);
+/// The longest delay that a draining server asks its clients for.
+const RECONNECT_WITHIN_MS: u64 = 5000;
+/// Transports closed at once while draining, and the pause between.
+const SLICE: usize = 200;
+const SLICE_PAUSE: Duration = Duration::from_millis(20);
+
+/// The tokens and hashes that a configuration asks for.
+///
+/// # Errors
+/// When bcrypt refuses the cost.
+pub fn auth(config: &Config) -> anyhow::Result<Auth> {
+    Auth::new(AuthSettings {
+        jwt_secret: config.jwt_secret.reveal().as_bytes().to_vec(),
+        access_ttl: config.access_token_ttl,
+        refresh_ttl: config.refresh_token_ttl,
+        bcrypt_cost: config.bcrypt_cost,
+    })
+    .context("the password hash could not be set up")
+}
+
+/// The pool that a configuration asks for; it connects when it is used.
+///
+/// # Errors
+/// When the address of the database can't be read.
+pub fn repository(config: &Config) -> anyhow::Result<Repository> {
+    Repository::connect(&PoolSettings {
+        url: config.database_url.clone(),
+        max: config.db_max_connections,
+        min: config.db_min_connections,
+    })
+    .context("DATABASE_URL is no address of a PostgreSQL")
+}
+
+/// Serves until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// When the address can't be bound or the configuration can't be used.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let metrics = metrics_exporter_prometheus::PrometheusBuilder::new()
+        .install_recorder()
+        .context("metrics could not be set up")?;
+    let repository = repository(&config)?;
+    let sessions = Arc::<Sessions>::default();
+    let hub = Hub::new(sessions.clone());
+    let limits = Arc::new(MemoryLimits::new(Rates {
+        messages: config.message_rate_per_user,
+        connects: config.connect_rate_per_instance,
+        connects_from: config.connect_rate_per_ip,
+    }));
+    let chat = Chat::new(
+        repository.clone(),
+        hub.clone(),
+        Arc::new(MemoryPresence::default()),
+        limits.clone(),
+        auth(&config)?,
+        Settings { receipt_rows_max_members: config.receipt_rows_max_members },
+    );
+    let draining = CancellationToken::new();
+    let gateway = Gateway::new(chat.clone(), hub.clone(), &config.instance_id);
+    let (engine, _io) = engine::build(&config, sessions.clone(), hub.clone(), gateway);
+    let api = api::router(ApiState {
+        chat: chat.clone(),
+        metrics: metrics.clone(),
+        draining: draining.clone(),
+        max_payload_bytes: config.max_payload_bytes,
+        auth_rate_per_ip: config.auth_rate_per_ip,
+    });
+    let guard = Guard {
+        cors_origins: config.cors_origins.clone(),
+        trusted_proxies: config.trusted_proxies.clone(),
+        limits,
+        draining: draining.clone(),
+    };
+    let wire = WireLimits {
+        backlog_bytes: config.socket_buffer_bytes,
+        write_timeout: config.write_timeout,
+    };
+    let listener = acceptor::bind(config.bind_addr)
+        .with_context(|| format!("BIND_ADDR={}: this address can't be bound", config.bind_addr))?;
+    let addr = listener.local_addr()?;
+    let stop = CancellationToken::new();
+    let front = Arc::new(Front { engine, api, guard, sessions, limits: wire });
+    let accepting = tokio::spawn(acceptor::run(listener, front, stop.clone()));
+    tokio::spawn(housekeeping(repository.clone(), config.instance_id.clone(), metrics));
+    tracing::info!(%addr, instance = config.instance_id, "listening");
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("draining");
+    let drained = tokio::time::timeout(config.drain_timeout, async {
+        drain(&draining, &hub, &chat).await;
+        stop.cancel();
+        accepting.await.ok();
+        repository.forget_instance(&config.instance_id).await.ok();
+    });
+    tokio::select! {
+        done = drained => if done.is_err() {
+            tracing::warn!("the drain took too long and was cut off");
+        },
+        _ = terminate.recv() => tracing::warn!("a second signal: leaving at once"),
+        _ = interrupt.recv() => tracing::warn!("a second signal: leaving at once"),
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Nobody new, everybody told and sent elsewhere, everything taken is stored.
+async fn drain(draining: &CancellationToken, hub: &Hub, chat: &Chat) {
+    draining.cancel();
+    let links = hub.links();
+    for link in &links {
+        let reconnect_in_ms = rand::random_range(0..RECONNECT_WITHIN_MS);
+        link.emit(&ServerEvent::ServerDraining(ServerDraining { reconnect_in_ms }));
+    }
+    chat.drain().await;
+    for slice in links.chunks(SLICE) {
+        // Time to flush the acknowledgements and the notice before the close.
+        tokio::time::sleep(SLICE_PAUSE.max(Duration::from_millis(100))).await;
+        for link in slice {
+            link.end();
+        }
+    }
+    // Sockets take themselves out as their connections end.
+    while !hub.links().is_empty() {
+        tokio::time::sleep(SLICE_PAUSE).await;
+    }
+}
+
+async fn housekeeping(
+    repository: Repository,
+    instance: String,
+    metrics: metrics_exporter_prometheus::PrometheusHandle,
+) {
+    let mut tick = tokio::time::interval(HEARTBEAT);
+    loop {
+        tick.tick().await;
+        metrics.run_upkeep();
+        let now = Timestamp::now();
+        let stale = Timestamp::from(now.utc() - STALE);
+        if let Err(error) = repository.heartbeat(&instance, now).await {
+            tracing::warn!(%error, "the heartbeat could not be written");
+        } else if let Err(error) = repository.forget_stale(stale).await {
+            tracing::warn!(%error, "rows of dead instances could not be swept");
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Between the kernel and the chat: connections, the Socket.IO engine, and the
+//! one way in and the one way out.
+//!
+//! All that is odd about the engine (socketioxide 0.18, engineioxide 0.17) is
+//! kept in here:
+//!
+//! | what the engine does | what is done about it | where |
+//! | --- | --- | --- |
+//! | a client that stops reading is never dropped | writes never block; a byte and a time limit end the connection | [`wire`] |
+//! | events of one client run concurrently | one queue and one task a socket, fed in the order of arrival | [`inbox`] |
+//! | a socket can enter a room after it closed, and stays there | rooms are ours: only sockets that are registered are in them | [`hub`] |
+//! | a failing disconnect handler leaks the socket | the handler can't fail, and only drops the inbox | [`engine`] |
+//! | the socket id is the engine's secret session id | connections have a public id of their own | [`hub`] |
+//! | WebSocket messages up to 64 MiB | the payload limit is set for both transports | [`engine`] |
+//! | more than 128 packets in a burst are dropped | a larger queue; who overflows it is closed, never skipped | [`engine`], [`hub`] |
+//! | no way to close a transport without a Socket.IO disconnect | the connection below is ended | [`sessions`] |
+
+pub mod acceptor;
+pub mod engine;
+pub mod guard;
+pub mod hub;
+pub mod inbox;
+pub mod sessions;
+pub mod wire;
+
+/// The address of the client: the peer's, or what a trusted proxy says it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAddr(pub std::net::IpAddr);
