@@ -138,7 +138,8 @@ impl Repository {
         let mut verdicts = Vec::with_capacity(batch.len());
         for (place, new) in batch.iter().enumerate() {
             let head = heads.get_mut(&new.room_id);
-            let Some(head) = head.filter(|_| members.contains(&(new.room_id, new.sender_id))) else {
+            let Some(head) = head.filter(|_| members.contains(&(new.room_id, new.sender_id)))
+            else {
                 verdicts.push(Verdict::Done(Append::NotMember));
                 continue;
             };

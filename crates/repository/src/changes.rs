@@ -138,9 +138,7 @@ impl Repository {
         )
         .execute(&mut *tx)
         .await?;
-        sqlx::query!("DELETE FROM reactions WHERE message_id = $1", id.0)
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query!("DELETE FROM reactions WHERE message_id = $1", id.0).execute(&mut *tx).await?;
         finish(tx, user, id, true).await
     }
 

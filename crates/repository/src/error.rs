@@ -30,7 +30,9 @@ impl Error {
         match self {
             Self::Unavailable(sqlx::Error::Database(error)) => {
                 // 22: data exception, 23: integrity constraint, 54: too complex.
-                !error.code().is_some_and(|code| ["22", "23", "54"].iter().any(|c| code.starts_with(c)))
+                !error
+                    .code()
+                    .is_some_and(|code| ["22", "23", "54"].iter().any(|c| code.starts_with(c)))
             }
             Self::Unavailable(_) => true,
             Self::Corrupt { .. } => false,

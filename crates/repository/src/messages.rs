@@ -208,7 +208,8 @@ impl Repository {
         )
         .fetch_all(&mut *db)
         .await?;
-        let heads: HashMap<i32, i64> = heads.into_iter().map(|row| (row.id, row.last_seq)).collect();
+        let heads: HashMap<i32, i64> =
+            heads.into_iter().map(|row| (row.id, row.last_seq)).collect();
         let (rooms, after): (Vec<i32>, Vec<i64>) =
             rooms.into_iter().zip(after).filter(|(room, _)| heads.contains_key(room)).unzip();
         let rows = sqlx::query_as!(

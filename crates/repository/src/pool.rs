@@ -81,7 +81,8 @@ impl Repository {
         // Its own connection: the setting must not stay in the pool.
         let mut connection = self.pool.acquire().await?.detach();
         sqlx::query!("SET statement_timeout = 0").execute(&mut connection).await?;
-        MIGRATIONS.run(&mut connection).await?;
+        // Not `run`: its future can't be proven `Send` for a borrowed connection.
+        MIGRATIONS.run_direct(None, &mut connection, false).await?;
         connection.close().await?;
         Ok(())
     }

@@ -112,7 +112,10 @@ impl Gathered {
     fn into_progress(self) -> Vec<Progress> {
         self.0
             .into_iter()
-            .map(|(sender_id, ids)| Progress { sender_id, message_ids: ids.into_values().collect() })
+            .map(|(sender_id, ids)| Progress {
+                sender_id,
+                message_ids: ids.into_values().collect(),
+            })
             .collect()
     }
 

@@ -26,7 +26,11 @@ struct RoomRow {
 }
 
 impl RoomRow {
-    fn into_room(self, last_message: Option<Message>, members: Option<Vec<Member>>) -> Result<Room> {
+    fn into_room(
+        self,
+        last_message: Option<Message>,
+        members: Option<Vec<Member>>,
+    ) -> Result<Room> {
         Ok(Room {
             id: RoomId(self.id),
             name: self.name,

@@ -159,7 +159,9 @@ async fn receipts_of(
 ) -> Result<HashMap<Uuid, Receipts>> {
     let mut found: HashMap<Uuid, Receipts> = rows
         .iter()
-        .map(|row| (row.id, Receipts { recipients: i64::from(row.recipients), ..Receipts::default() }))
+        .map(|row| {
+            (row.id, Receipts { recipients: i64::from(row.recipients), ..Receipts::default() })
+        })
         .collect();
     let (with, without): (Vec<&MessageRow>, Vec<&MessageRow>) =
         rows.iter().copied().partition(|row| row.receipt_rows);

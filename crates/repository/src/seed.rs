@@ -68,9 +68,8 @@ impl Repository {
         for (part, lists) in lists.chunks(CHUNK).enumerate() {
             let owners: Vec<i32> =
                 lists.iter().filter_map(|list| list.first()).map(|id| id.0).collect();
-            let names: Vec<String> = (1..=owners.len())
-                .map(|n| format!("{name_prefix} {}", part * CHUNK + n))
-                .collect();
+            let names: Vec<String> =
+                (1..=owners.len()).map(|n| format!("{name_prefix} {}", part * CHUNK + n)).collect();
             // Ids first: so it is known which room each list becomes.
             let ids = sqlx::query!(
                 r#"SELECT nextval(pg_get_serial_sequence('rooms', 'id'))::int AS "id!"

@@ -82,12 +82,10 @@ impl Repository {
     /// The database failed.
     #[tracing::instrument(name = "db.sockets.forget_stale", skip_all)]
     pub async fn forget_stale(&self, older_than: Timestamp) -> Result<u64> {
-        let done = sqlx::query!(
-            "DELETE FROM user_sessions WHERE last_heartbeat < $1",
-            older_than.utc(),
-        )
-        .execute(&self.pool)
-        .await?;
+        let done =
+            sqlx::query!("DELETE FROM user_sessions WHERE last_heartbeat < $1", older_than.utc(),)
+                .execute(&self.pool)
+                .await?;
         Ok(done.rows_affected())
     }
 }

@@ -88,7 +88,10 @@ async fn a_repeat_answers_the_message_as_it_is_now(pool: PgPool) {
     let again = |content: &str| with_client(7, text(room, a, content));
     let m = say_with(&r, again("x"), ROWS).await;
     r.read(b, room, m.id, &[], at(12)).await.unwrap();
-    let append = |new: NewMessage| { let r = r.clone(); async move { r.append(&[new], ROWS).await.unwrap().pop().unwrap() } };
+    let append = |new: NewMessage| {
+        let r = r.clone();
+        async move { r.append(&[new], ROWS).await.unwrap().pop().unwrap() }
+    };
     let Append::Repeated(now) = append(again("x")).await else { panic!("not repeated") };
     assert_eq!((now.id, now.receipts.unwrap().read), (m.id, 1));
     assert_eq!(append(again("y")).await, Append::Conflict);
@@ -196,9 +199,8 @@ async fn the_same_client_ids_in_different_rooms_at_once_never_deadlock(pool: PgP
     for round in 0..15u128 {
         let mut tasks = tokio::task::JoinSet::new();
         for (place, room) in rooms.into_iter().enumerate() {
-            let mut batch: Vec<NewMessage> = (0..20)
-                .map(|n| with_client(round * 100 + n, text(room, a, "same")))
-                .collect();
+            let mut batch: Vec<NewMessage> =
+                (0..20).map(|n| with_client(round * 100 + n, text(room, a, "same"))).collect();
             if place == 1 {
                 batch.reverse();
             }
@@ -206,10 +208,8 @@ async fn the_same_client_ids_in_different_rooms_at_once_never_deadlock(pool: PgP
             tasks.spawn(async move { r.append(&batch, ROWS).await.unwrap() });
         }
         let answers = tasks.join_all().await;
-        let stored =
-            answers.iter().flatten().filter(|a| matches!(a, Append::Stored(_))).count();
-        let conflicts =
-            answers.iter().flatten().filter(|a| matches!(a, Append::Conflict)).count();
+        let stored = answers.iter().flatten().filter(|a| matches!(a, Append::Stored(_))).count();
+        let conflicts = answers.iter().flatten().filter(|a| matches!(a, Append::Conflict)).count();
         assert_eq!((stored, conflicts), (20, 40));
     }
     for room in rooms {

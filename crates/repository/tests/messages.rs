@@ -128,7 +128,9 @@ async fn reactions_are_kept_once_and_in_order(pool: PgPool) {
     };
     let reaction = |emoji: &str, user_ids| Reaction { emoji: emoji.into(), user_ids };
     assert_eq!(now.reactions, [reaction("🎉", vec![b, a]), reaction("👍", vec![b])]);
-    let Change::Changed(now) = r.remove_reaction(b, m.id, "👍").await.unwrap() else { panic!("no") };
+    let Change::Changed(now) = r.remove_reaction(b, m.id, "👍").await.unwrap() else {
+        panic!("no")
+    };
     assert_eq!(now.reactions, [reaction("🎉", vec![b, a])]);
     assert!(matches!(r.remove_reaction(b, m.id, "👍").await.unwrap(), Change::Unchanged(_)));
     assert_eq!(r.add_reaction(c, m.id, "👍", at(24)).await.unwrap(), Change::NotFound);
@@ -139,9 +141,11 @@ async fn reactions_are_kept_once_and_in_order(pool: PgPool) {
 async fn search_needs_all_words_in_ones_own_rooms(pool: PgPool) {
     let r = repository(pool);
     let (a, b) = (user(&r, "ann").await, user(&r, "bob").await);
-    let (one, two, foreign) = (group(&r, &[a, b]).await, group(&r, &[a]).await, group(&r, &[b]).await);
+    let (one, two, foreign) =
+        (group(&r, &[a, b]).await, group(&r, &[a]).await, group(&r, &[b]).await);
     for n in 0..5 {
-        say_with(&r, NewMessage { created_at: at(20 + n), ..text(one, a, "Grüner Tee") }, ROWS).await;
+        say_with(&r, NewMessage { created_at: at(20 + n), ..text(one, a, "Grüner Tee") }, ROWS)
+            .await;
     }
     say_with(&r, NewMessage { created_at: at(40), ..text(two, a, "grüner kaffee") }, ROWS).await;
     say(&r, foreign, b, "grüner tee").await;

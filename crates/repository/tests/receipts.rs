@@ -173,7 +173,8 @@ async fn undelivered_pages_cover_all_once_across_rooms(pool: PgPool) {
     for n in 0..12 {
         let room = if n % 3 == 0 { other } else { room };
         let rows = if n % 2 == 0 { ROWS } else { 0 };
-        let new = starling_repository::NewMessage { created_at: at(20 + n / 4), ..text(room, a, "x") };
+        let new =
+            starling_repository::NewMessage { created_at: at(20 + n / 4), ..text(room, a, "x") };
         said.push(say_with(&r, new, rows).await);
     }
     said.sort_by_key(|m| (m.created_at, m.room_id, m.seq));

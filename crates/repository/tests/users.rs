@@ -76,13 +76,19 @@ async fn a_refresh_token_serves_once(pool: PgPool) {
     assert!(r.login_alive(session).await.unwrap());
     let rotated = r.rotate_refresh(&[1; 32], &[2; 32], at(1), at(101)).await.unwrap();
     assert_eq!(rotated, Rotation::Rotated { session, user });
-    assert_eq!(r.rotate_refresh(&[9; 32], &[3; 32], at(1), at(101)).await.unwrap(), Rotation::Unknown);
+    assert_eq!(
+        r.rotate_refresh(&[9; 32], &[3; 32], at(1), at(101)).await.unwrap(),
+        Rotation::Unknown
+    );
     let expired = r.rotate_refresh(&[2; 32], &[3; 32], at(101), at(200)).await.unwrap();
     assert_eq!(expired, Rotation::Unknown);
     let reused = r.rotate_refresh(&[1; 32], &[3; 32], at(2), at(102)).await.unwrap();
     assert_eq!(reused, Rotation::Reused { session, user });
     assert!(!r.login_alive(session).await.unwrap());
-    assert_eq!(r.rotate_refresh(&[2; 32], &[4; 32], at(3), at(103)).await.unwrap(), Rotation::Unknown);
+    assert_eq!(
+        r.rotate_refresh(&[2; 32], &[4; 32], at(3), at(103)).await.unwrap(),
+        Rotation::Unknown
+    );
     assert_eq!(r.end_login(session, at(4)).await.unwrap(), None);
 }
 
@@ -94,7 +100,10 @@ async fn a_login_ends_once(pool: PgPool) {
     r.create_login(session, user, &[1; 32], at(0), at(100)).await.unwrap();
     assert_eq!(r.end_login(session, at(1)).await.unwrap(), Some(user));
     assert_eq!(r.end_login(session, at(2)).await.unwrap(), None);
-    assert_eq!(r.rotate_refresh(&[1; 32], &[2; 32], at(3), at(9)).await.unwrap(), Rotation::Unknown);
+    assert_eq!(
+        r.rotate_refresh(&[1; 32], &[2; 32], at(3), at(9)).await.unwrap(),
+        Rotation::Unknown
+    );
 }
 
 #[sqlx::test(migrations = "../../db/migrations")]
@@ -142,8 +151,10 @@ async fn seeds_can_be_sown_twice(pool: PgPool) {
     assert_eq!((users.len(), users[49].1.as_str()), (50, "load50"));
     assert_eq!(r.bulk_users(50, "hash", "load", at(0)).await.unwrap(), users);
     let ids: Vec<UserId> = users.iter().map(|(id, _)| *id).collect();
-    let rooms =
-        r.bulk_rooms(&[ids[..3].to_vec(), vec![], ids[5..9].to_vec()], "Room", at(1)).await.unwrap();
+    let rooms = r
+        .bulk_rooms(&[ids[..3].to_vec(), vec![], ids[5..9].to_vec()], "Room", at(1))
+        .await
+        .unwrap();
     assert_eq!(rooms.len(), 2);
     assert_eq!(r.member_ids(rooms[1]).await.unwrap(), ids[5..9]);
     let session = SessionId(Uuid::now_v7());

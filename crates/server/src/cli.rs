@@ -1,10 +1,12 @@
 //! The command line: what `starling --help` teaches.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config;
+use crate::config::{self, Config, ConfigError, DatabaseConfig, LogFormat};
+use crate::{commands, telemetry};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -13,7 +15,7 @@ Examples:
   starling dev --port 8080 --data /tmp/chat
       The same on another port, with its data elsewhere.
   DATABASE_URL=postgres://starling:secret@db/starling starling migrate
-      Brings the database up to date. `serve` does so too when it starts.
+      Brings the database up to date, before `serve` uses it.
   DATABASE_URL=... JWT_SECRET_FILE=/run/secrets/jwt BIND_ADDR=0.0.0.0:3000 starling serve
       Serves until SIGTERM or Ctrl-C, then lets clients go and ends.
   starling seed --users 1000 --rooms 100 --members 20 --tokens-out tokens.jsonl
@@ -103,6 +105,38 @@ pub struct SeedArgs {
     /// How long the tokens are valid, in seconds. Without it: ACCESS_TOKEN_TTL_SECONDS.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31 * 24 * 3600))]
     pub token_ttl: Option<u64>,
+}
+
+/// Runs the command of the command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<ConfigError>() => {
+            eprintln!("{error}");
+            ExitCode::from(config::EXIT_CODE)
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    telemetry::init(LogFormat::from_env()?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Serve => crate::serve::run(Config::from_env()?).await,
+            Command::Dev(args) => commands::dev::run(&args).await,
+            Command::Migrate => {
+                commands::migrate::run(&DatabaseConfig::from_env()?.url).await
+            }
+            Command::Seed(args) => commands::seed::run(&Config::from_env()?, &args).await,
+        }
+    })
 }
 
 #[cfg(test)]

@@ -3,9 +3,7 @@
 
 use chrono::{DateTime, TimeDelta};
 use sqlx::PgPool;
-use starling_protocol::{
-    ClientId, Message, MessageId, MessageType, RoomId, Timestamp, UserId,
-};
+use starling_protocol::{ClientId, Message, MessageId, MessageType, RoomId, Timestamp, UserId};
 use starling_repository::{Append, CreateUser, NewMessage, NewUser, Repository};
 use uuid::Uuid;
 

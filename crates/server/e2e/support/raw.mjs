@@ -3,12 +3,17 @@
 import { WebSocket } from 'ws';
 import { until, within } from './wait.mjs';
 
-/** A bare WebSocket that answers pings and keeps every frame. */
-export async function openRaw(url, headers = {}) {
-  const socket = new WebSocket(`${url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`, { headers });
+/**
+ * A bare WebSocket that keeps every frame, and counts pings apart.
+ * With `sid` it upgrades a polling session; with `pong: false` it leaves pings unanswered.
+ */
+export async function openRaw(url, headers = {}, { sid, pong = true } = {}) {
+  const query = `EIO=4&transport=websocket${sid ? `&sid=${sid}` : ''}`;
+  const socket = new WebSocket(`${url.replace('http', 'ws')}/socket.io/?${query}`, { headers });
   const frames = [];
   const raw = {
     frames,
+    pings: 0,
     closed: false,
     send: (frame) => socket.send(frame),
     frame: (matches, ms = 5_000) => until(() => frames.find((frame) => matches(frame)), { ms, what: 'a frame' }),
@@ -28,13 +33,17 @@ export async function openRaw(url, headers = {}) {
   };
   socket.on('message', (data, binary) => {
     const frame = binary ? data : data.toString();
-    if (frame === '2') socket.send('3');
-    else frames.push(frame);
+    if (frame === '2') {
+      raw.pings += 1;
+      if (pong) socket.send('3');
+    } else {
+      frames.push(frame);
+    }
   });
   socket.on('close', () => { raw.closed = true; });
   socket.on('error', () => { raw.closed = true; });
   await within(5_000, 'the WebSocket to open', new Promise((resolve, reject) => {
-    socket.once('message', resolve);
+    socket.once('open', resolve);
     socket.once('error', reject);
     socket.once('unexpected-response', (request, response) => {
       request.destroy();

@@ -87,6 +87,7 @@ class Server {
       ...env,
     };
     this.db = database.pool;
+    this.databaseUrl = database.url;
     this.proxy = proxy;
     this.url = `http://127.0.0.1:${port}`;
     this.log = '';

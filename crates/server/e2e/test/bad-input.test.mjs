@@ -11,7 +11,7 @@ const EVENTS = ['message:send', 'message:delivered', 'message:read', 'message:ed
 
 /** The texts of arguments that fit no event. */
 const SHAPES = ['', ',null', ',[]', ',[1,2]', ',"text"', ',7', ',true', ',{}', ',null,null', ',{"roomId":"x"}',
-  ',{"roomId":[]}', ',{"roomId":99999999999999999999999}', ',{"roomId":-1e400}', ',{"roomId":{"a":1}}'];
+  ',{"roomId":[]}', ',{"roomId":99999999999999999999999}', ',{"roomId":{"a":1}}'];
 
 const deep = (depth) => `${'['.repeat(depth)}${']'.repeat(depth)}`;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use socketioxide::SocketIo;
 use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
-use socketioxide::service::NotFoundService;
-use socketioxide::SocketIoService;
+use engineioxide::service::NotFoundService;
+use socketioxide::service::SocketIoService;
 use starling_chat::Identity;
 
 use super::hub::Hub;
@@ -82,9 +82,8 @@ pub fn build<A: App>(
         });
         app.serve(link, outlet).await;
     };
-    // Resolves at once with the local adapter; it must be polled to take effect.
-    let namespace = io.ns("/", connected.with(authenticate));
-    drop(namespace);
+    // The local adapter is ready at once.
+    io.ns("/", connected.with(authenticate));
     (service, io)
 }
 

@@ -1,0 +1,198 @@
+// Starting, being looked at, and stopping.
+
+import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { api } from '../support/client.mjs';
+import { answered } from '../support/expect.mjs';
+import { UNLIMITED, useServer } from '../support/fixture.mjs';
+import { poll } from '../support/raw.mjs';
+import { JWT_SECRET, freePort, run } from '../support/server.mjs';
+
+describe('a running server', () => {
+  const world = useServer();
+  const get = (path) => fetch(`${world.url}${path}`, { headers: { connection: 'close' } });
+
+  test('tells its health, its readiness and its metrics without a token', async () => {
+    assert.equal((await get('/healthz')).status, 200);
+    assert.equal((await get('/readyz')).status, 200);
+    const metrics = await get('/metrics');
+    assert.equal(metrics.status, 200);
+    assert.match(metrics.headers.get('content-type'), /^text\/plain/);
+    assert.match(await metrics.text(), /^# TYPE \w+ (counter|gauge|histogram)$/m);
+  });
+
+  test('serves its OpenAPI document and the page', async () => {
+    const openapi = await get('/api/openapi.json');
+    assert.equal(openapi.status, 200);
+    const { paths } = await openapi.json();
+    for (const path of ['/auth/login', '/rooms', '/messages/search']) {
+      assert.ok(Object.keys(paths).some((documented) => documented.endsWith(path)), path);
+    }
+    const page = await get('/');
+    assert.equal(page.status, 200);
+    assert.match(page.headers.get('content-type'), /^text\/html/);
+  });
+});
+
+describe('SIGTERM', () => {
+  const world = useServer({ env: { ...UNLIMITED, DRAIN_TIMEOUT_SECONDS: '5' } });
+
+  test('tells clients to come back, closes their transports, and ends with exit code 0', async () => {
+    const { clients } = await world.conversation(2);
+    clients.push(await world.connect(clients[0].user, { transports: ['polling'] }));
+    const started = Date.now();
+    const ended = world.server.kill('SIGTERM');
+    for (const client of clients) {
+      const { reconnectInMs } = await client.waitFor('server:draining');
+      assert.ok(Number.isInteger(reconnectInMs) && reconnectInMs >= 0);
+    }
+    for (const path of ['/readyz', '/socket.io/?EIO=4&transport=polling']) {
+      const status = await fetch(`${world.url}${path}`, { headers: { connection: 'close' } }).then((answer) => answer.status, () => 503);
+      assert.equal(status, 503, `${path} while draining`);
+    }
+    for (const client of clients) {
+      const reason = await client.waitFor('disconnect', undefined, { ms: 8_000 });
+      assert.ok(['transport close', 'transport error'].includes(reason), reason);
+      if (client !== clients.at(-1)) assert.equal(reason, 'transport close');
+    }
+    assert.deepEqual(await ended, { code: 0, signal: null });
+    assert.ok(Date.now() - started < 7_000, 'within DRAIN_TIMEOUT_SECONDS');
+    await world.server.start();
+  });
+
+  test('unmodified clients come back by themselves to the next server', async () => {
+    const user = await world.person();
+    const client = await world.connect(user, { reconnection: true });
+    const since = client.mark();
+    await world.server.restart('SIGTERM');
+    await client.waitFor('session:ready', undefined, { since, ms: 20_000 });
+  });
+
+  test('a send that was acknowledged while draining is stored', async () => {
+    const { users: [user], room, clients: [client] } = await world.conversation(1);
+    const acknowledged = [];
+    for (let i = 0; i < 200; i += 1) {
+      client.socket.emit('message:send', { roomId: room.id, content: `${i}` }, ({ ok, message }) => ok && acknowledged.push(message.id));
+    }
+    await world.server.restart('SIGTERM');
+    const { messages } = answered(await user.api.get(`/rooms/${room.id}/messages?after=0&limit=100`));
+    const { messages: rest } = answered(await user.api.get(`/rooms/${room.id}/messages?after=100&limit=100`));
+    const stored = new Set([...messages, ...rest].map(({ id }) => id));
+    acknowledged.forEach((id) => assert.ok(stored.has(id)));
+  });
+
+  test('the presence of those whom a crash cut off does not stay online', async () => {
+    const { users: [user, friend] } = await world.conversation(2);
+    await world.server.restart('SIGKILL');
+    const client = await world.connect(friend);
+    const { presence } = await client.ask('presence:query', { userIds: [user.id] });
+    assert.equal(presence[0].status, 'offline');
+  });
+});
+
+describe('the command line', () => {
+  const good = { DATABASE_URL: 'postgres://nobody@127.0.0.1:1/none', JWT_SECRET };
+
+  test('--help teaches every command and variable', async () => {
+    const { code, stdout } = await run(['--help']);
+    assert.equal(code, 0);
+    for (const word of ['serve', 'dev', 'migrate', 'seed', 'DATABASE_URL', 'JWT_SECRET']) assert.ok(stdout.includes(word), word);
+    const serve = await run(['serve', '--help']);
+    assert.equal(serve.code, 0);
+  });
+
+  test('an unknown command is refused with exit code 2', async () => {
+    const { code, stderr } = await run(['sevre']);
+    assert.equal(code, 2);
+    assert.match(stderr, /sevre/);
+  });
+
+  const shown = {
+    BIND_ADDR: ['nowhere', '127.0.0.1:99999'],
+    CONNECT_RATE_PER_INSTANCE: ['-1', 'many'],
+    CONNECT_RATE_PER_IP: ['1.5'],
+    MESSAGE_RATE_PER_USER: ['ten'],
+    DB_MAX_CONNECTIONS: ['0', 'x'],
+    DB_MIN_CONNECTIONS: ['-5'],
+    RECEIPT_ROWS_MAX_MEMBERS: ['few'],
+    MAX_PAYLOAD_BYTES: ['64k'],
+    DRAIN_TIMEOUT_SECONDS: ['soon'],
+    CORS_ORIGINS: ['not an origin'],
+    TRUSTED_PROXIES: ['my-proxy'],
+    LOG_FORMAT: ['xml'],
+    ADAPTER: ['pigeon'],
+  };
+  for (const [variable, values] of Object.entries(shown)) {
+    test(`a bad ${variable} is named with its value and what would be right, exit code 2`, async () => {
+      for (const value of values) {
+        const { code, stderr } = await run(['serve'], { ...good, [variable]: value });
+        assert.equal(code, 2, stderr);
+        assert.ok(stderr.includes(variable) && stderr.includes(value), stderr);
+      }
+    });
+  }
+
+  test('what is missing or weak among the secrets is named without showing it, exit code 2', async () => {
+    for (const [variable, value] of [['JWT_SECRET', undefined], ['JWT_SECRET', 'short-and-secret'], ['DATABASE_URL', undefined], ['DATABASE_URL', 'mysql://secret-word@x/y']]) {
+      const env = { ...good, [variable]: value };
+      if (value === undefined) delete env[variable];
+      const { code, stderr } = await run(['serve'], env);
+      assert.equal(code, 2, stderr);
+      assert.ok(stderr.includes(variable), stderr);
+      if (value) assert.ok(!stderr.includes(value), 'a secret is not printed');
+    }
+  });
+
+  test('several bad values are all named at once', async () => {
+    const { code, stderr } = await run(['serve'], { ...good, BIND_ADDR: 'nowhere', LOG_FORMAT: 'xml' });
+    assert.equal(code, 2);
+    assert.ok(stderr.includes('BIND_ADDR') && stderr.includes('LOG_FORMAT'), stderr);
+  });
+
+  test('a database that is not there ends the start with an error, in bounded time', async () => {
+    const port = await freePort();
+    const { code, stderr, stdout } = await run(['serve'], {
+      ...good, DATABASE_URL: `postgres://nobody@127.0.0.1:${port}/none`, BIND_ADDR: `127.0.0.1:${await freePort()}`,
+    }, 40_000);
+    assert.ok(code > 0);
+    assert.ok((stderr + stdout).length > 0);
+  });
+});
+
+describe('seed', () => {
+  const world = useServer();
+
+  test('makes users whose tokens work and who are in their rooms', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'starling-seed-'));
+    try {
+      const file = join(folder, 'tokens.jsonl');
+      const { code, stderr } = await run(
+        ['seed', '--users', '6', '--rooms', '3', '--members', '4', '--tokens-out', file],
+        { JWT_SECRET, DATABASE_URL: world.server.databaseUrl },
+      );
+      assert.equal(code, 0, stderr);
+      const users = (await readFile(file, 'utf8')).trim().split('\n').map((line) => JSON.parse(line));
+      assert.equal(users.length, 6);
+      const memberships = users.flatMap(({ roomIds }) => roomIds);
+      assert.equal(memberships.length, 12);
+      for (const { userId, username, token, roomIds } of users) {
+        assert.equal(typeof username, 'string');
+        const { rooms } = answered(await api(world.url, token).get('/rooms'));
+        assert.deepEqual(rooms.map(({ id }) => id).sort(), [...roomIds].sort());
+        const client = await world.connect({ username, token });
+        assert.equal((await client.waitFor('session:ready')).userId, userId);
+      }
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+  });
+
+  test('migrate on a migrated database changes nothing and succeeds', async () => {
+    const { code, stderr } = await run(['migrate'], { JWT_SECRET, DATABASE_URL: world.server.databaseUrl });
+    assert.equal(code, 0, stderr);
+    assert.equal((await poll(world.url)).status, 200);
+  });
+});

@@ -1,0 +1,119 @@
+//! What a handler needs of a request.
+
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http_body_util::{BodyExt as _, Limited};
+use serde::de::DeserializeOwned;
+use starling_chat::Identity;
+use starling_protocol::parse::from_json;
+use starling_protocol::{Code, Failure, RoomId, UserId};
+
+use super::ApiState;
+use super::error::ApiError;
+use crate::transport::engine::bearer;
+
+/// Who is calling.
+pub struct Caller(pub Identity);
+
+impl FromRequestParts<ApiState> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        let token = parts.headers.get(AUTHORIZATION).and_then(bearer).ok_or_else(|| {
+            Failure::unauthorized("An access token is needed: Authorization: Bearer <accessToken>.")
+        })?;
+        let who = state.chat.auth().identify(state.chat.repository(), token).await?;
+        Ok(Self(who))
+    }
+}
+
+/// A JSON body.
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<ApiState> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
+        let too_large = || {
+            let max = state.max_payload_bytes;
+            Failure::new(Code::PayloadTooLarge, format!("The body is above {max} bytes."))
+        };
+        let declared = request
+            .headers()
+            .get(http::header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        if declared.is_some_and(|length| length > state.max_payload_bytes) {
+            return Err(too_large().into());
+        }
+        let body = Limited::new(request.into_body(), state.max_payload_bytes);
+        let bytes = body.collect().await.map_err(|error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                too_large()
+            } else {
+                Failure::field("body", "could not be read to its end")
+            }
+        })?;
+        let bytes = bytes.to_bytes();
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| Failure::field("body", "must be JSON in UTF-8"))?;
+        Ok(Self(from_json(text)?))
+    }
+}
+
+/// The room of the path.
+pub struct RoomPath(pub RoomId);
+
+/// The room and the user of the path.
+pub struct MemberPath(pub RoomId, pub UserId);
+
+fn no_such_room() -> ApiError {
+    ApiError(Failure::not_found("There is no such room, or you are not in it."))
+}
+
+impl FromRequestParts<ApiState> for RoomPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        let path = Path::<i32>::from_request_parts(parts, state).await;
+        path.map(|Path(id)| Self(RoomId(id))).map_err(|_| no_such_room())
+    }
+}
+
+impl FromRequestParts<ApiState> for MemberPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        let path = Path::<(i32, i32)>::from_request_parts(parts, state).await;
+        path.map(|Path((room, user))| Self(RoomId(room), UserId(user)))
+            .map_err(|_| no_such_room())
+    }
+}
+
+/// The query, by name; of a repeated name the first counts.
+pub struct Params(Vec<(String, String)>);
+
+impl FromRequestParts<ApiState> for Params {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        Query::<Vec<(String, String)>>::from_request_parts(parts, state)
+            .await
+            .map(|Query(pairs)| Self(pairs))
+            .map_err(|_| Failure::field("query", "could not be read").into())
+    }
+}
+
+impl Params {
+    /// A value as text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A value as a number.
+    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Failure> {
+        self.text(name)
+            .map(|text| text.parse().map_err(|_| Failure::field(name, "must be a whole number")))
+            .transpose()
+    }
+}

@@ -1,0 +1,5 @@
+//! The commands behind the command line, but `serve`, which is [`crate::serve`].
+
+pub mod dev;
+pub mod migrate;
+pub mod seed;

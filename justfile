@@ -1,0 +1,29 @@
+# Daily recipes; each calls what the scripts call.
+
+# List the recipes.
+default:
+    @just --list
+
+# Run the chat on this machine with demo users.
+server *args:
+    script/server {{ args }}
+
+# Every check and test, or some: lint, rust, e2e, frontend.
+test *parts:
+    script/test {{ parts }}
+
+# Formatters and linters.
+lint:
+    script/test lint
+
+# Format the Rust code.
+fmt:
+    cargo fmt
+
+# Refresh .sqlx after a query or a migration changed.
+sqlx-prepare:
+    script/sqlx-prepare
+
+# Refresh the TypeScript types after the protocol changed.
+types:
+    UPDATE_TYPES=1 cargo test --package starling-protocol --test typescript
