@@ -95,11 +95,8 @@ impl Chat {
         let old = Auth::refresh_hash(refresh_token);
         let new = Auth::new_refresh_token();
         let expires = self.auth.refresh_expires(now);
-        let rotation = self
-            .repository
-            .rotate_refresh(&old, &new.hash, now, expires)
-            .await
-            .map_err(storage)?;
+        let rotation =
+            self.repository.rotate_refresh(&old, &new.hash, now, expires).await.map_err(storage)?;
         match rotation {
             Rotation::Rotated { session, user } => {
                 let user = self.repository.user(user).await.map_err(storage)?;

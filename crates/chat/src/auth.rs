@@ -112,8 +112,7 @@ impl Auth {
     /// As [`Self::access_token`].
     pub fn token_for(&self, who: Identity, now: Timestamp, life: i64) -> Result<String, Failure> {
         let iat = now.utc().timestamp();
-        let claims =
-            Claims { sub: who.user.to_string(), sid: who.session, iat, exp: iat + life };
+        let claims = Claims { sub: who.user.to_string(), sid: who.session, iat, exp: iat + life };
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding).map_err(
             |error| {
                 tracing::error!(%error, "an access token could not be signed");
@@ -186,13 +185,14 @@ impl Auth {
         Sha256::digest(token.as_bytes()).to_vec()
     }
 
-    /// Hashes a new password.
+    /// Hashes a new password, of which [`crate::validate::password`] has seen that
+    /// bcrypt reads all of it.
     ///
     /// # Errors
     /// `rate_limited` when too many wait, `unavailable` if bcrypt fails.
     pub async fn hash(&self, password: String) -> Result<String, Failure> {
         let cost = self.settings.bcrypt_cost;
-        self.blocking(move || bcrypt::non_truncating_hash(password, cost)).await
+        self.blocking(move || bcrypt::hash(password, cost)).await
     }
 
     /// Compares a password with a stored hash; without one it takes as long and
@@ -220,7 +220,8 @@ impl Auth {
         let _place = self.waiting.try_acquire().map_err(|_| {
             Failure::rate_limited("Too many people log in right now. Try again shortly.", 2000)
         })?;
-        let permit = self.hashing.clone().acquire_owned().await.map_err(|_| Failure::unavailable())?;
+        let permit =
+            self.hashing.clone().acquire_owned().await.map_err(|_| Failure::unavailable())?;
         let done = tokio::task::spawn_blocking(move || {
             let result = work();
             drop(permit);

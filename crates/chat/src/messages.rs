@@ -2,11 +2,14 @@
 
 use starling_protocol::event::{MessageSend, RoomSync, ServerEvent, SyncedRoom};
 use starling_protocol::http::{HistoryPage, SearchPage};
-use starling_protocol::{Failure, Message, MessageId, MessageType, Reaction, RoomId, UserId, Timestamp, limits};
+use starling_protocol::{
+    Failure, Message, MessageId, MessageType, Reaction, RoomId, Timestamp, UserId, limits,
+};
 use starling_repository::{Change, NewMessage, Page};
 use uuid::Uuid;
 
 use crate::ports::{Except, Limited, Target};
+use crate::writer::Sending;
 use crate::{Chat, storage, validate};
 
 fn no_message() -> Failure {
@@ -24,13 +27,14 @@ pub(crate) fn for_room(mut message: Message) -> Message {
 }
 
 impl Chat {
-    /// Stores a message; when this returns it is committed. `message:new` goes
-    /// to the room unless the `clientId` was stored before.
+    /// Takes a message; [`Sending::stored`] returns when it is committed. What one
+    /// caller takes first is stored first. `message:new` goes to the room unless
+    /// the `clientId` was stored before.
     ///
     /// # Errors
     /// `rate_limited` above 10 a second, `validation_failed`, `not_found`,
     /// `conflict`, `unavailable`.
-    pub async fn send(&self, user: UserId, send: MessageSend) -> Result<Message, Failure> {
+    pub async fn send(&self, user: UserId, send: MessageSend) -> Result<Sending, Failure> {
         self.count_send(user).await?;
         validate::content(&send.content)?;
         validate::metadata(&send.metadata)?;
@@ -38,7 +42,7 @@ impl Chat {
             return Err(Failure::field("messageType", "clients can't send system messages"));
         }
         self.writer
-            .append(NewMessage {
+            .enqueue(NewMessage {
                 id: MessageId(Uuid::now_v7()),
                 room_id: send.room_id,
                 sender_id: user,
@@ -49,7 +53,6 @@ impl Chat {
                 metadata: send.metadata,
                 created_at: Timestamp::now(),
             })
-            .await
     }
 
     /// Counts one send of the user, also one whose payload can't be read.

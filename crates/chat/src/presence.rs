@@ -8,12 +8,7 @@ use crate::{Chat, storage, validate};
 
 impl Chat {
     /// A socket opened.
-    pub async fn socket_opened(
-        &self,
-        user: UserId,
-        connection: ConnectionId,
-        rooms: &[ReadyRoom],
-    ) {
+    pub async fn socket_opened(&self, user: UserId, connection: ConnectionId, rooms: &[ReadyRoom]) {
         if let Some(presence) = self.presence.opened(user, connection).await {
             let rooms = rooms.iter().map(|room| room.room_id).collect();
             self.tell_presence(rooms, presence);
@@ -24,7 +19,11 @@ impl Chat {
     ///
     /// # Errors
     /// `unavailable` when the database could not be told; sockets were.
-    pub async fn socket_closed(&self, user: UserId, connection: ConnectionId) -> Result<(), Failure> {
+    pub async fn socket_closed(
+        &self,
+        user: UserId,
+        connection: ConnectionId,
+    ) -> Result<(), Failure> {
         let now = Timestamp::now();
         let Some(presence) = self.presence.closed(user, connection, now).await else {
             return Ok(());
@@ -70,8 +69,7 @@ impl Chat {
         query: &PresenceQuery,
     ) -> Result<Vec<Presence>, Failure> {
         validate::count("userIds", query.user_ids.len(), limits::USER_IDS)?;
-        let known =
-            self.repository.sharing_a_room(user, &query.user_ids).await.map_err(storage)?;
+        let known = self.repository.sharing_a_room(user, &query.user_ids).await.map_err(storage)?;
         let users = self.repository.users_by_ids(&known).await.map_err(storage)?;
         let ids: Vec<UserId> = users.iter().map(|user| user.id).collect();
         let statuses = self.presence.query(&ids).await;

@@ -1,6 +1,8 @@
 //! Delivered and read.
 
-use starling_protocol::event::{MessageDelivered, MessageRead, MessageStatus, ReceiptStatus, RoomRead, ServerEvent};
+use starling_protocol::event::{
+    MessageDelivered, MessageRead, MessageStatus, ReceiptStatus, RoomRead, ServerEvent,
+};
 use starling_protocol::{Failure, MessageId, RoomId, Timestamp, UserId, limits};
 use starling_repository::Progress;
 

@@ -97,11 +97,7 @@ impl Chat {
     }
 
     /// Each member gets the room as it sees it.
-    async fn tell_updated(
-        &self,
-        room: RoomId,
-        but: &[UserId],
-    ) -> Result<(), Failure> {
+    async fn tell_updated(&self, room: RoomId, but: &[UserId]) -> Result<(), Failure> {
         let mut members = self.repository.member_ids(room).await.map_err(storage)?;
         members.retain(|member| !but.contains(member));
         for (user, room) in self.repository.rooms_for(&members, room).await.map_err(storage)? {
@@ -163,12 +159,8 @@ impl Chat {
         if role < Role::Admin {
             return Err(Failure::forbidden("Only the owner and admins can add members."));
         }
-        let new: BTreeSet<UserId> = request
-            .user_ids
-            .iter()
-            .copied()
-            .filter(|id| !lock.roles().contains_key(id))
-            .collect();
+        let new: BTreeSet<UserId> =
+            request.user_ids.iter().copied().filter(|id| !lock.roles().contains_key(id)).collect();
         let new: Vec<UserId> = new.into_iter().collect();
         if !new.is_empty() {
             if !lock.add(&new, Timestamp::now()).await.map_err(storage)? {
@@ -200,9 +192,11 @@ impl Chat {
         if mine < Role::Owner {
             return Err(Failure::forbidden("Only the owner can change roles."));
         }
-        let now = lock.roles().get(&member).copied().ok_or_else(|| {
-            Failure::not_found("There is no such member in this room.")
-        })?;
+        let now = lock
+            .roles()
+            .get(&member)
+            .copied()
+            .ok_or_else(|| Failure::not_found("There is no such member in this room."))?;
         if now != role {
             if now == Role::Owner {
                 return Err(Failure::conflict("Hand the room over first: make another the owner."));
@@ -230,9 +224,11 @@ impl Chat {
     ) -> Result<(), Failure> {
         let _order = self.room_order.lock(room).await;
         let (mut lock, mine) = self.lock_as(user, room).await?;
-        let theirs = lock.roles().get(&member).copied().ok_or_else(|| {
-            Failure::not_found("There is no such member in this room.")
-        })?;
+        let theirs = lock
+            .roles()
+            .get(&member)
+            .copied()
+            .ok_or_else(|| Failure::not_found("There is no such member in this room."))?;
         if user == member {
             let direct = lock.room_type() == RoomType::Direct;
             if !direct && mine == Role::Owner && lock.roles().len() > 1 {

@@ -87,7 +87,8 @@ impl Typing {
     }
 
     fn tell(&self, user: UserId, room: RoomId, is_typing: bool) {
-        let event = ServerEvent::TypingUpdate(TypingUpdate { room_id: room, user_id: user, is_typing });
+        let event =
+            ServerEvent::TypingUpdate(TypingUpdate { room_id: room, user_id: user, is_typing });
         self.fanout.publish(Target::Room(room), Except::User(user), event);
     }
 }

@@ -59,14 +59,14 @@ impl Writer {
         Self { jobs, places: Arc::new(Semaphore::new(WAITING as usize)) }
     }
 
-    /// Stores a message; returns when it is committed.
-    pub(crate) async fn append(&self, message: NewMessage) -> Result<Message, Failure> {
+    /// Puts a message into the queue. Its place there is its place in the room.
+    pub(crate) fn enqueue(&self, message: NewMessage) -> Result<Sending, Failure> {
         let full = |_| Failure::unavailable();
         let place = self.places.clone().try_acquire_owned().map_err(full)?;
         let (to, answered) = oneshot::channel();
         let job = Job { message, answer: Answer { to, _place: place } };
         self.jobs.send(job).map_err(|_| Failure::unavailable())?;
-        answered.await.unwrap_or_else(|_| Err(Failure::unavailable()))
+        Ok(Sending { answered })
     }
 
     /// Takes nothing more, and waits until all that was taken is answered.
@@ -75,6 +75,21 @@ impl Writer {
             self.places.close();
             drop(all);
         }
+    }
+}
+
+/// A message on its way into the database.
+pub struct Sending {
+    answered: oneshot::Receiver<Result<Message, Failure>>,
+}
+
+impl Sending {
+    /// Returns when the message is committed, or will never be.
+    ///
+    /// # Errors
+    /// `not_found`, `validation_failed`, `conflict`, `unavailable`.
+    pub async fn stored(self) -> Result<Message, Failure> {
+        self.answered.await.unwrap_or_else(|_| Err(Failure::unavailable()))
     }
 }
 

@@ -62,7 +62,15 @@ impl Code {
 
 /// An error as clients see it: a code, a sentence, and what helps to react.
 #[derive(
-    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error, ts_rs::TS, utoipa::ToSchema,
+    Debug,
+    Clone,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    thiserror::Error,
+    ts_rs::TS,
+    utoipa::ToSchema,
 )]
 #[serde(rename_all = "camelCase")]
 #[error("{}: {message}", code.as_str())]
@@ -99,7 +107,10 @@ impl Failure {
 
     /// Too fast: come back after so many milliseconds (at least 1).
     pub fn rate_limited(message: impl Into<String>, retry_after_ms: u64) -> Self {
-        Self { retry_after_ms: Some(retry_after_ms.max(1)), ..Self::new(Code::RateLimited, message) }
+        Self {
+            retry_after_ms: Some(retry_after_ms.max(1)),
+            ..Self::new(Code::RateLimited, message)
+        }
     }
 
     /// It does not exist for this caller.

@@ -60,8 +60,14 @@ mod tests {
     fn the_bad_field_is_named() {
         assert_eq!(fields::<MessageSend>(r#"{"roomId":1}"#), ["content"]);
         assert_eq!(fields::<MessageSend>(r#"{"roomId":"x","content":"a"}"#), ["roomId"]);
-        assert_eq!(fields::<MessageSend>(r#"{"roomId":1,"content":"a","metadata":[]}"#), ["metadata"]);
-        assert_eq!(fields::<RoomSync>(r#"{"rooms":[{"roomId":1,"afterSeq":0},{"roomId":2}]}"#), ["rooms[1].afterSeq"]);
+        assert_eq!(
+            fields::<MessageSend>(r#"{"roomId":1,"content":"a","metadata":[]}"#),
+            ["metadata"]
+        );
+        assert_eq!(
+            fields::<RoomSync>(r#"{"rooms":[{"roomId":1,"afterSeq":0},{"roomId":2}]}"#),
+            ["rooms[1].afterSeq"]
+        );
         for odd in ["null", "7", "\"x\"", "[]", "{", ""] {
             assert_eq!(fields::<RoomSync>(odd).len(), 1, "{odd}");
         }

@@ -30,7 +30,11 @@ Exit codes:
 
 /// A real-time chat backend: Socket.IO and REST over PostgreSQL.
 #[derive(Debug, Parser)]
-#[command(name = "starling", version, after_help = "`starling --help` also lists examples, the environment and the exit codes.")]
+#[command(
+    name = "starling",
+    version,
+    after_help = "`starling --help` also lists examples, the environment and the exit codes."
+)]
 #[command(after_long_help = format!("{}\n{AFTER_HELP}", config::variables_help()))]
 pub struct Cli {
     /// What to do.
@@ -125,15 +129,14 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
-    telemetry::init(LogFormat::from_env()?);
+    // A bad LOG_FORMAT is reported with all else that is wrong.
+    telemetry::init(LogFormat::from_env().unwrap_or_default());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
             Command::Serve => crate::serve::run(Config::from_env()?).await,
             Command::Dev(args) => commands::dev::run(&args).await,
-            Command::Migrate => {
-                commands::migrate::run(&DatabaseConfig::from_env()?.url).await
-            }
+            Command::Migrate => commands::migrate::run(&DatabaseConfig::from_env()?.url).await,
             Command::Seed(args) => commands::seed::run(&Config::from_env()?, &args).await,
         }
     })
@@ -162,14 +165,28 @@ mod tests {
     #[test]
     fn dev_needs_nothing() {
         let cli = Cli::parse_from(["starling", "dev"]);
-        assert!(matches!(cli.command, Command::Dev(DevArgs { port: None, data }) if data.as_os_str() == ".starling"));
+        assert!(
+            matches!(cli.command, Command::Dev(DevArgs { port: None, data }) if data.as_os_str() == ".starling")
+        );
     }
 
     #[test]
     fn seed_takes_its_counts() {
         let cli = Cli::parse_from([
-            "starling", "seed", "--users", "10", "--rooms", "2", "--members", "5", "--tokens-out", "t",
+            "starling",
+            "seed",
+            "--users",
+            "10",
+            "--rooms",
+            "2",
+            "--members",
+            "5",
+            "--tokens-out",
+            "t",
         ]);
-        assert!(matches!(cli.command, Command::Seed(SeedArgs { users: 10, rooms: 2, members: 5, .. })));
+        assert!(matches!(
+            cli.command,
+            Command::Seed(SeedArgs { users: 10, rooms: 2, members: 5, .. })
+        ));
     }
 }

@@ -50,23 +50,43 @@ const fn secret(name: &'static str, default: &'static str, meaning: &'static str
 
 /// Every variable that the program reads, in the order of the help.
 pub const VARIABLES: &[Variable] = &[
-    secret("DATABASE_URL", "- (`dev` starts its own)", "PostgreSQL, as postgres://user:password@host:port/name"),
+    secret(
+        "DATABASE_URL",
+        "- (`dev` starts its own)",
+        "PostgreSQL, as postgres://user:password@host:port/name",
+    ),
     secret("REDIS_URL", "unset", "must stay unset: several instances come with a later version"),
     variable("BIND_ADDR", "127.0.0.1:3000", "address and port to listen on"),
-    variable("INSTANCE_ID", "host name and a random suffix", "name in logs, metrics and session:ready"),
+    variable(
+        "INSTANCE_ID",
+        "host name and a random suffix",
+        "name in logs, metrics and session:ready",
+    ),
     secret("JWT_SECRET", "- (`dev` makes one)", "key that signs access tokens, at least 32 bytes"),
     variable("ADAPTER", "memory", "how instances reach each other; this version knows `memory`"),
     variable("CONNECT_RATE_PER_INSTANCE", "100", "new connections a second in all; 0 = off"),
     variable("CONNECT_RATE_PER_IP", "20", "new connections a second from one address; 0 = off"),
     variable("MESSAGE_RATE_PER_USER", "10", "messages a second from one user; 0 = off"),
-    variable("AUTH_RATE_PER_IP", "10", "logins and registrations a second from one address, after a burst of 100; 0 = off"),
+    variable(
+        "AUTH_RATE_PER_IP",
+        "10",
+        "logins and registrations a second from one address, after a burst of 100; 0 = off",
+    ),
     variable("DB_MAX_CONNECTIONS", "50", "database connections, at most"),
     variable("DB_MIN_CONNECTIONS", "5", "database connections, kept open"),
     variable("RECEIPT_ROWS_MAX_MEMBERS", "64", "in larger rooms receipts are watermarks only"),
     variable("MAX_PAYLOAD_BYTES", "65536", "one frame or polling body, in bytes"),
     variable("DRAIN_TIMEOUT_SECONDS", "25", "from SIGTERM to exit, at most"),
-    variable("CORS_ORIGINS", "same origin", "other origins whose pages may connect, comma-separated"),
-    variable("TRUSTED_PROXIES", "127.0.0.0/8,::1", "whose X-Forwarded-For counts: addresses and networks, comma-separated, or `none`"),
+    variable(
+        "CORS_ORIGINS",
+        "same origin",
+        "other origins whose pages may connect, comma-separated",
+    ),
+    variable(
+        "TRUSTED_PROXIES",
+        "127.0.0.0/8,::1",
+        "whose X-Forwarded-For counts: addresses and networks, comma-separated, or `none`",
+    ),
     variable("LOG_FORMAT", "text", "`text` or `json`"),
     variable("RUST_LOG", "info", "what to log, such as `info,starling_server=debug`"),
     variable("BCRYPT_COST", "12", "work of a password hash, 4 to 15; below 10 is for tests"),
@@ -275,8 +295,10 @@ impl Config {
         let connect_rate_per_ip = reader.rate("CONNECT_RATE_PER_IP", 20);
         let message_rate_per_user = reader.rate("MESSAGE_RATE_PER_USER", 10);
         let auth_rate_per_ip = reader.rate("AUTH_RATE_PER_IP", 10);
-        let receipt_rows_max_members = reader.whole("RECEIPT_ROWS_MAX_MEMBERS", 64, 0..=1_000_000, "members");
-        let max_payload_bytes = reader.whole("MAX_PAYLOAD_BYTES", 65_536, 1024..=16 * 1024 * 1024, "bytes");
+        let receipt_rows_max_members =
+            reader.whole("RECEIPT_ROWS_MAX_MEMBERS", 64, 0..=1_000_000, "members");
+        let max_payload_bytes =
+            reader.whole("MAX_PAYLOAD_BYTES", 65_536, 1024..=16 * 1024 * 1024, "bytes");
         let drain_timeout = reader.seconds("DRAIN_TIMEOUT_SECONDS", 25, 0..=3600);
         let cors_origins = reader.cors_origins();
         let trusted_proxies = reader.trusted_proxies();
@@ -287,7 +309,8 @@ impl Config {
         let refresh_token_days = reader.whole("REFRESH_TOKEN_TTL_DAYS", 30u64, 1..=3650, "days");
         let ping_interval = reader.milliseconds("PING_INTERVAL_MS", 25_000);
         let ping_timeout = reader.milliseconds("PING_TIMEOUT_MS", 20_000);
-        let socket_buffer_bytes = reader.whole("SOCKET_BUFFER_BYTES", 1 << 20, 4096..=1 << 30, "bytes");
+        let socket_buffer_bytes =
+            reader.whole("SOCKET_BUFFER_BYTES", 1 << 20, 4096..=1 << 30, "bytes");
         let write_timeout = reader.seconds("WRITE_TIMEOUT_SECONDS", 30, 1..=3600);
 
         let database = database?;
@@ -438,7 +461,11 @@ impl<'a> Reader<'a> {
         let file_variable = format!("{name}_FILE");
         match (self.get(name), self.get(&file_variable)) {
             (Some(_), Some(path)) => {
-                self.problem(&file_variable, Some(&path), format!("must be unset while {name} is set"));
+                self.problem(
+                    &file_variable,
+                    Some(&path),
+                    format!("must be unset while {name} is set"),
+                );
                 Err(())
             }
             (Some(value), None) => Ok(Some(value)),
@@ -450,14 +477,24 @@ impl<'a> Reader<'a> {
                 }
                 Ok(text) => Ok(Some(text.trim().to_owned())),
                 Err(error) => {
-                    self.problem(&file_variable, Some(&path), format!("must name a readable file ({error})"));
+                    self.problem(
+                        &file_variable,
+                        Some(&path),
+                        format!("must name a readable file ({error})"),
+                    );
                     Err(())
                 }
             },
         }
     }
 
-    fn whole<T>(&mut self, name: &str, default: T, range: RangeInclusive<T>, unit: &str) -> Option<T>
+    fn whole<T>(
+        &mut self,
+        name: &str,
+        default: T,
+        range: RangeInclusive<T>,
+        unit: &str,
+    ) -> Option<T>
     where
         T: std::str::FromStr + PartialOrd + fmt::Display,
     {
@@ -466,7 +503,11 @@ impl<'a> Reader<'a> {
             Ok(number) if range.contains(&number) => Some(number),
             _ => {
                 let (low, high) = (range.start(), range.end());
-                self.problem(name, Some(&value), format!("must be a whole number from {low} to {high} ({unit})"));
+                self.problem(
+                    name,
+                    Some(&value),
+                    format!("must be a whole number from {low} to {high} ({unit})"),
+                );
                 None
             }
         }
@@ -476,7 +517,12 @@ impl<'a> Reader<'a> {
         self.whole(name, default, 0..=1_000_000, "a second; 0 = off")
     }
 
-    fn seconds(&mut self, name: &str, default: u64, range: RangeInclusive<u64>) -> Option<Duration> {
+    fn seconds(
+        &mut self,
+        name: &str,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> Option<Duration> {
         self.whole(name, default, range, "seconds").map(Duration::from_secs)
     }
 
@@ -506,7 +552,8 @@ impl<'a> Reader<'a> {
     }
 
     fn database_url(&mut self) -> Option<String> {
-        const WANTED: &str = "must be a PostgreSQL address such as postgres://user:password@localhost:5432/starling";
+        const WANTED: &str =
+            "must be a PostgreSQL address such as postgres://user:password@localhost:5432/starling";
         let Some(url) = self.secret("DATABASE_URL").ok()? else {
             self.problem(
                 "DATABASE_URL",
@@ -551,7 +598,11 @@ impl<'a> Reader<'a> {
         if value.len() <= 64 && value.chars().all(is_instance_char) {
             return Some(value);
         }
-        self.problem("INSTANCE_ID", Some(&value), "must be 1 to 64 letters, digits, dots, hyphens and underscores");
+        self.problem(
+            "INSTANCE_ID",
+            Some(&value),
+            "must be 1 to 64 letters, digits, dots, hyphens and underscores",
+        );
         None
     }
 
@@ -613,7 +664,12 @@ impl<'a> Reader<'a> {
     /// The parts of a comma-separated list.
     fn list(&self, name: &str) -> Vec<String> {
         let value = self.get(name).unwrap_or_default();
-        value.split(',').map(str::trim).filter(|part| !part.is_empty()).map(ToOwned::to_owned).collect()
+        value
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(ToOwned::to_owned)
+            .collect()
     }
 
     fn cors_origins(&mut self) -> Vec<String> {
@@ -689,20 +745,25 @@ fn origin(text: &str) -> Option<String> {
     }
     // The colons of an IPv6 address stand in brackets.
     let (host, port) = match authority.rfind(':') {
-        Some(colon) if !authority.ends_with(']') => (&authority[..colon], Some(&authority[colon + 1..])),
+        Some(colon) if !authority.ends_with(']') => {
+            (&authority[..colon], Some(&authority[colon + 1..]))
+        }
         _ => (authority, None),
     };
     let host_is_valid = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {
-            !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
+            !host.is_empty()
+                && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
         }
     };
     if !host_is_valid {
         return None;
     }
     let port = match port {
-        Some(digits) if digits.chars().all(|c| c.is_ascii_digit()) => Some(digits.parse::<u16>().ok()?),
+        Some(digits) if digits.chars().all(|c| c.is_ascii_digit()) => {
+            Some(digits.parse::<u16>().ok()?)
+        }
         Some(_) => return None,
         None => None,
     };
@@ -725,7 +786,9 @@ mod tests {
 
     fn read(extra: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let all: Vec<_> = extra.iter().chain(REQUIRED).copied().collect();
-        Config::from_map(&|name| all.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+        Config::from_map(&|name| {
+            all.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
     }
 
     #[track_caller]
@@ -738,7 +801,11 @@ mod tests {
         let config = read(&[]).unwrap();
         assert_eq!(config.bind_addr.to_string(), "127.0.0.1:3000");
         assert_eq!(
-            (config.connect_rate_per_instance, config.connect_rate_per_ip, config.message_rate_per_user),
+            (
+                config.connect_rate_per_instance,
+                config.connect_rate_per_ip,
+                config.message_rate_per_user
+            ),
             (100, 20, 10)
         );
         assert_eq!((config.db_max_connections, config.db_min_connections), (50, 5));
@@ -746,12 +813,18 @@ mod tests {
         assert_eq!(config.max_payload_bytes, 65_536);
         assert_eq!(config.drain_timeout, Duration::from_secs(25));
         assert_eq!(config.cors_origins, Vec::<String>::new());
-        assert_eq!(config.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.0/8", "::1/128"]);
+        assert_eq!(
+            config.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["127.0.0.0/8", "::1/128"]
+        );
         assert_eq!(config.log_format, LogFormat::Text);
         assert_eq!(config.bcrypt_cost, 12);
         assert_eq!(config.access_token_ttl, Duration::from_secs(900));
         assert_eq!(config.refresh_token_ttl, Duration::from_secs(30 * 24 * 3600));
-        assert_eq!((config.ping_interval, config.ping_timeout), (Duration::from_secs(25), Duration::from_secs(20)));
+        assert_eq!(
+            (config.ping_interval, config.ping_timeout),
+            (Duration::from_secs(25), Duration::from_secs(20))
+        );
         assert_eq!(config.socket_buffer_bytes, 1 << 20);
         assert_eq!(config.write_timeout, Duration::from_secs(30));
     }
@@ -775,7 +848,9 @@ mod tests {
     fn numeric_defaults_in_the_reference_are_the_real_ones() {
         // A default written out gives the same configuration as leaving it unset.
         let plain = read(&[("INSTANCE_ID", "a")]).unwrap();
-        for variable in VARIABLES.iter().filter(|v| v.default.starts_with(|c: char| c.is_ascii_digit())) {
+        for variable in
+            VARIABLES.iter().filter(|v| v.default.starts_with(|c: char| c.is_ascii_digit()))
+        {
             let written = read(&[("INSTANCE_ID", "a"), (variable.name, variable.default)]).unwrap();
             assert!(written == plain, "{}", variable.name);
         }
@@ -791,7 +866,9 @@ mod tests {
         })
         .unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("CONNECT_RATE_PER_IP=abc: must be a whole number from 0 to 1000000 (a second; 0 = off)"));
+        assert!(text.contains(
+            "CONNECT_RATE_PER_IP=abc: must be a whole number from 0 to 1000000 (a second; 0 = off)"
+        ));
         assert!(text.contains("LOG_FORMAT=xml: must be text or json"));
         assert!(text.contains("DATABASE_URL is not set: "));
         assert!(text.contains("JWT_SECRET=<redacted>: must be at least 32 bytes"));
@@ -851,11 +928,29 @@ mod tests {
         .unwrap();
         assert_eq!(
             config.cors_origins,
-            ["https://chat.example.com", "http://localhost:5173", "http://[::1]", "capacitor://localhost"]
+            [
+                "https://chat.example.com",
+                "http://localhost:5173",
+                "http://[::1]",
+                "capacitor://localhost"
+            ]
         );
         for wrong in [
-            "*", "null", "example.com", "https://", "https://a/", "https://a/b", "https://a?b", "https://u@a",
-            "https://a:x", "https://a:", "https://a:70000", "https://*.a", "https://a:+1", "https://[::1", "1a://b",
+            "*",
+            "null",
+            "example.com",
+            "https://",
+            "https://a/",
+            "https://a/b",
+            "https://a?b",
+            "https://u@a",
+            "https://a:x",
+            "https://a:",
+            "https://a:70000",
+            "https://*.a",
+            "https://a:+1",
+            "https://[::1",
+            "1a://b",
         ] {
             let error = read(&[("CORS_ORIGINS", wrong)]).unwrap_err();
             assert_eq!(error.problems[0].value.as_deref(), Some(wrong));
@@ -888,20 +983,27 @@ mod tests {
         assert_eq!(both.problems[0].wanted, "must be unset while JWT_SECRET is set");
         std::fs::remove_file(&path).unwrap();
         let gone = Config::from_map(&from_file).unwrap_err();
-        assert!(gone.to_string().starts_with(&format!("JWT_SECRET_FILE={}: must name a readable file", path.display())));
+        assert!(gone.to_string().starts_with(&format!(
+            "JWT_SECRET_FILE={}: must name a readable file",
+            path.display()
+        )));
         assert_eq!(gone.problems.len(), 1);
     }
 
     #[test]
     fn nothing_secret_is_printed() {
-        let config = read(&[("DATABASE_URL", "postgres://starling:hunter2@localhost/starling")]).unwrap();
+        let config =
+            read(&[("DATABASE_URL", "postgres://starling:hunter2@localhost/starling")]).unwrap();
         let text = format!("{config:?} {:?}", config.jwt_secret);
         assert!(!text.contains("hunter2") && !text.contains("0123456789abcdef"), "{text}");
     }
 
     #[test]
     fn an_empty_value_counts_as_unset() {
-        assert_eq!(read(&[("BIND_ADDR", ""), ("LOG_FORMAT", " ")]).unwrap().log_format, LogFormat::Text);
+        assert_eq!(
+            read(&[("BIND_ADDR", ""), ("LOG_FORMAT", " ")]).unwrap().log_format,
+            LogFormat::Text
+        );
     }
 
     #[test]

@@ -143,7 +143,9 @@ fn programs() -> anyhow::Result<PathBuf> {
         .chain(found.into_iter().rev().map(|(_, bin)| bin))
         .chain(std::env::split_paths(&path))
         .find(|bin| bin.join("initdb").is_file() && bin.join("postgres").is_file())
-        .context("PostgreSQL's server programs are missing: `apt install postgresql`, or set PG_BIN")
+        .context(
+            "PostgreSQL's server programs are missing: `apt install postgresql`, or set PG_BIN",
+        )
 }
 
 fn runner() -> anyhow::Result<Option<Runner>> {

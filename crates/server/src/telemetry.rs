@@ -23,10 +23,12 @@ pub fn init(format: LogFormat) {
     // Standard output belongs to what a command prints as its result.
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let installed = match format {
-        LogFormat::Json => {
-            registry.with(layer.json().flatten_event(true).with_current_span(true).with_span_list(false)).try_init()
+        LogFormat::Json => registry
+            .with(layer.json().flatten_event(true).with_current_span(true).with_span_list(false))
+            .try_init(),
+        LogFormat::Text => {
+            registry.with(layer.with_ansi(std::io::stderr().is_terminal())).try_init()
         }
-        LogFormat::Text => registry.with(layer.with_ansi(std::io::stderr().is_terminal())).try_init(),
     };
     if installed.is_err() {
         tracing::debug!("the log was already started");

@@ -120,17 +120,19 @@ export class Client {
     return this.log.length;
   }
 
+  /** What was recorded of one event, or of a list of events. */
   entries(event, matches = () => true, since = 0) {
-    return this.log.slice(since).filter((entry) => entry.event === event && matches(entry.payload));
+    const events = [event].flat();
+    return this.log.slice(since).filter((entry) => events.includes(entry.event) && matches(entry.payload));
   }
 
   all(event, matches, since) {
     return this.entries(event, matches, since).map((entry) => entry.payload);
   }
 
-  /** The whole recorded entry of the first such event, past or future. */
-  async entry(event, matches = () => true, { ms = 5_000, since = 0 } = {}) {
-    const found = () => this.entries(event, matches, since)[0];
+  /** The whole recorded entry of the first such event, past or future; with `count`, of that one. */
+  async entry(event, matches = () => true, { ms = 5_000, since = 0, count = 1 } = {}) {
+    const found = () => this.entries(event, matches, since)[count - 1];
     let watch;
     const seen = new Promise((resolve) => {
       watch = () => {
@@ -141,7 +143,7 @@ export class Client {
       watch();
     });
     try {
-      return await within(ms, event, seen);
+      return await within(ms, `${count} × ${event}`, seen);
     } catch (error) {
       error.message += ` (${this.user?.username ?? 'nobody'} saw: ${this.log.slice(-30).map((e) => e.event).join(', ')})`;
       throw error;
@@ -157,9 +159,7 @@ export class Client {
 
   /** Waits until `count` such events are there, and answers all their payloads. */
   async waitForMany(event, count, matches = () => true, { ms = 15_000, since = 0 } = {}) {
-    let left = count;
-    await this.entry(event, (payload) => matches(payload) && --left === 0, { ms, since })
-      .catch((error) => { throw Object.assign(error, { message: `${count} times: ${error.message}` }); });
+    await this.entry(event, matches, { ms, since, count });
     return this.all(event, matches, since);
   }
 
@@ -171,10 +171,9 @@ export class Client {
   }
 
   async ready(ms) {
-    const refused = this.waitFor('connect_error', undefined, { ms: ms + 1_000 })
-      .then((error) => { throw error; });
-    refused.catch(() => {});
-    return Promise.race([this.waitFor('session:ready', undefined, { ms }), refused]);
+    const { event, payload } = await this.entry(['session:ready', 'connect_error'], undefined, { ms });
+    if (event === 'connect_error') throw payload;
+    return payload;
   }
 
   /** Emits and answers the acknowledgement, whatever it says. Without a payload none is sent. */

@@ -7,12 +7,14 @@ export function answered(response, status = 200) {
   return response.body;
 }
 
-/** Expects the contract's error; `fields` names fields that the reasons must include. */
+/** Expects the contract's error; `fields` names fields that the reasons must include, whole or in part (`ids[0]`). */
 export function refused(response, status, code, fields = []) {
   const { error } = answered(response, status);
   checkError(error, code);
   for (const field of fields) {
-    assert.equal(typeof error.fields?.[field], 'string', `no reason for ${field}: ${JSON.stringify(error)}`);
+    const reasons = Object.entries(error.fields ?? {}).filter(([name]) => name.split(/[.[]/)[0] === field);
+    assert.ok(reasons.length > 0, `no reason for ${field}: ${JSON.stringify(error)}`);
+    for (const [, reason] of reasons) assert.equal(typeof reason, 'string');
   }
   return error;
 }

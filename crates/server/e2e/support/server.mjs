@@ -3,6 +3,7 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import net from 'node:net';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
@@ -146,15 +147,13 @@ class Server {
 }
 
 function spawnBinary(args, env) {
+  if (!existsSync(BINARY)) throw new Error(`${BINARY} is not there: build it, or set STARLING_BIN`);
   const child = spawn(BINARY, args, {
     env: { PATH: process.env.PATH, HOME: process.env.HOME, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   children.add(child);
   child.once('close', () => children.delete(child));
-  child.once('error', (error) => {
-    throw new Error(`cannot run ${BINARY} (set STARLING_BIN, or build it): ${error.message}`);
-  });
   return child;
 }
 

@@ -77,12 +77,17 @@ describe('authentication', () => {
     raw.close();
   });
 
-  test('a socket id tells nothing that opens the session of another', async () => {
-    const [victim, attacker] = await world.people(2);
-    const client = await world.connect(victim, { transports: ['polling'] });
-    const answer = await poll(world.url, { sid: client.socket.id, body: '42["presence:set",{"status":"away"}]' });
-    assert.equal(answer.status, 400, 'the id of the socket must not be the id of the transport');
-    await world.connect(attacker);
+  test('nobody else learns the id of a socket, which could be the key to its transport', async () => {
+    const { users: [user], room, clients: [client, friend] } = await world.conversation(2);
+    const message = await client.send(room.id, 'hello');
+    await client.ask('typing:start', { roomId: room.id });
+    await client.ask('presence:set', { status: 'away' });
+    await client.ask('reaction:add', { messageId: message.id, emoji: '👍' });
+    await friend.ask('presence:query', { userIds: [user.id] });
+    await friend.ask('room:join', { roomId: room.id });
+    for (const event of ['typing:update', 'presence:update', 'message:updated']) await friend.waitFor(event);
+    const heard = JSON.stringify(friend.log.map(({ payload }) => payload));
+    assert.ok(!heard.includes(client.socket.id));
   });
 });
 

@@ -9,7 +9,7 @@ import { api } from '../support/client.mjs';
 import { answered } from '../support/expect.mjs';
 import { UNLIMITED, useServer } from '../support/fixture.mjs';
 import { poll } from '../support/raw.mjs';
-import { JWT_SECRET, freePort, run } from '../support/server.mjs';
+import { JWT_SECRET, run } from '../support/server.mjs';
 
 describe('a running server', () => {
   const world = useServer();
@@ -147,18 +147,9 @@ describe('the command line', () => {
   });
 
   test('several bad values are all named at once', async () => {
-    const { code, stderr } = await run(['serve'], { ...good, BIND_ADDR: 'nowhere', LOG_FORMAT: 'xml' });
+    const { code, stderr } = await run(['serve'], { ...good, BIND_ADDR: 'nowhere', ADAPTER: 'pigeon' });
     assert.equal(code, 2);
-    assert.ok(stderr.includes('BIND_ADDR') && stderr.includes('LOG_FORMAT'), stderr);
-  });
-
-  test('a database that is not there ends the start with an error, in bounded time', async () => {
-    const port = await freePort();
-    const { code, stderr, stdout } = await run(['serve'], {
-      ...good, DATABASE_URL: `postgres://nobody@127.0.0.1:${port}/none`, BIND_ADDR: `127.0.0.1:${await freePort()}`,
-    }, 40_000);
-    assert.ok(code > 0);
-    assert.ok((stderr + stdout).length > 0);
+    assert.ok(stderr.includes('BIND_ADDR') && stderr.includes('ADAPTER'), stderr);
   });
 });
 

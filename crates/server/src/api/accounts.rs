@@ -3,7 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
-use starling_protocol::http::{Authenticated, Login, Refresh, Register, UserBody, UserPatch, UsersBody};
+use starling_protocol::http::{
+    Authenticated, Login, Refresh, Register, UserBody, UserPatch, UsersBody,
+};
 use starling_protocol::{ErrorBody, Failure, UserId};
 
 use super::ApiState;

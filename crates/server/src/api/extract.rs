@@ -85,8 +85,7 @@ impl FromRequestParts<ApiState> for MemberPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
         let path = Path::<(i32, i32)>::from_request_parts(parts, state).await;
-        path.map(|Path((room, user))| Self(RoomId(room), UserId(user)))
-            .map_err(|_| no_such_room())
+        path.map(|Path((room, user))| Self(RoomId(room), UserId(user))).map_err(|_| no_such_room())
     }
 }
 
@@ -97,10 +96,18 @@ impl FromRequestParts<ApiState> for Params {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
-        Query::<Vec<(String, String)>>::from_request_parts(parts, state)
+        let unreadable = || Failure::field("query", "must be UTF-8, percent-encoded");
+        let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
             .await
-            .map(|Query(pairs)| Self(pairs))
-            .map_err(|_| Failure::field("query", "could not be read").into())
+            .map_err(|_| unreadable())?;
+        // The decoder replaces what is no UTF-8; unless the caller wrote that
+        // replacement itself, the bytes were broken.
+        let replaced = pairs.iter().any(|(_, value)| value.contains('\u{FFFD}'));
+        let raw = parts.uri.query().unwrap_or_default().to_ascii_uppercase();
+        if replaced && !raw.contains("%EF%BF%BD") {
+            return Err(unreadable().into());
+        }
+        Ok(Self(pairs))
     }
 }
 

@@ -36,7 +36,8 @@ fn refused(error: GovernorError) -> http::Response<Body> {
         GovernorError::TooManyRequests { wait_time, .. } => wait_time.max(1) * 1000,
         _ => 1000,
     };
-    let failure = Failure::rate_limited("Too many attempts from your address. Wait a moment.", wait);
+    let failure =
+        Failure::rate_limited("Too many attempts from your address. Wait a moment.", wait);
     guard::error(StatusCode::TOO_MANY_REQUESTS, failure).map(Body::new)
 }
 

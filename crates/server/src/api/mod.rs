@@ -46,7 +46,10 @@ pub fn router(state: ApiState) -> Router {
         .route("/rooms", get(rooms::list).post(rooms::create))
         .route("/rooms/{id}", get(rooms::show).patch(rooms::rename))
         .route("/rooms/{id}/members", post(rooms::add_members))
-        .route("/rooms/{id}/members/{user}", delete(rooms::remove_member).merge(patch(rooms::set_role)))
+        .route(
+            "/rooms/{id}/members/{user}",
+            delete(rooms::remove_member).merge(patch(rooms::set_role)),
+        )
         .route("/rooms/{id}/messages", get(messages::history))
         .route("/messages/search", get(messages::search))
         .route("/openapi.json", get(openapi::document))

@@ -34,5 +34,8 @@ pub(super) fn router() -> Router<ApiState> {
         .route("/", page!("index.html", "text/html; charset=utf-8"))
         .route("/app.js", page!("app.js", "text/javascript; charset=utf-8"))
         .route("/style.css", page!("style.css", "text/css; charset=utf-8"))
-        .route("/socket.io.esm.min.js", page!("socket.io.esm.min.js", "text/javascript; charset=utf-8"))
+        .route(
+            "/socket.io.esm.min.js",
+            page!("socket.io.esm.min.js", "text/javascript; charset=utf-8"),
+        )
 }

@@ -4,7 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use starling_protocol::ErrorBody;
-use starling_protocol::http::{MemberPatch, MembersAdd, RoomBody, RoomCreate, RoomPatch, RoomsBody};
+use starling_protocol::http::{
+    MemberPatch, MembersAdd, RoomBody, RoomCreate, RoomPatch, RoomsBody,
+};
 
 use super::ApiState;
 use super::error::ApiResult;

@@ -63,11 +63,17 @@ pub async fn run(config: &Config, args: &SeedArgs) -> anyhow::Result<()> {
     for ((session, user), (_, username)) in logins.into_iter().zip(&users) {
         let token = auth.token_for(Identity { user, session }, now, life)?;
         let rooms = rooms_of.remove(&user).unwrap_or_default();
-        let line = json!({ "userId": user, "username": username, "token": token, "roomIds": rooms });
+        let line =
+            json!({ "userId": user, "username": username, "token": token, "roomIds": rooms });
         writeln!(out, "{line}")?;
     }
     out.flush()?;
-    println!("{} users, {} rooms; tokens in {}", users.len(), rooms.len(), args.tokens_out.display());
+    println!(
+        "{} users, {} rooms; tokens in {}",
+        users.len(),
+        rooms.len(),
+        args.tokens_out.display()
+    );
     repository.close().await;
     Ok(())
 }

@@ -1,15 +1,24 @@
 //! `message:*` and `reaction:*`.
 
-use starling_protocol::event::{MessageDelete, MessageDelivered, MessageEdit, MessageRead, MessageSend, ReactionChange};
+use starling_protocol::event::{
+    MessageDelete, MessageDelivered, MessageEdit, MessageRead, MessageSend, ReactionChange,
+};
+use starling_chat::writer::Sending;
+use starling_protocol::Failure;
 use starling_protocol::parse::from_json;
 
 use super::{Answer, Connection, Gateway, with, yes};
 
 impl Gateway {
-    pub(super) async fn send(&self, connection: &Connection, payload: &str) -> Answer {
+    /// Puts a message into the writer's queue; the answer comes when it is stored.
+    pub(super) async fn send(
+        &self,
+        connection: &Connection,
+        payload: &str,
+    ) -> Result<Sending, Failure> {
         let user = connection.link.who.user;
         match from_json::<MessageSend>(payload) {
-            Ok(send) => with("message", self.chat.send(user, send).await?),
+            Ok(send) => self.chat.send(user, send).await,
             Err(failure) => {
                 // Counts as a send, so that nonsense is no way round the limit.
                 self.chat.count_send(user).await?;

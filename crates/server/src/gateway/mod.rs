@@ -6,7 +6,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
+use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use serde::Serialize;
 use serde_json::json;
 use starling_chat::{Chat, Identity};
@@ -16,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::transport::engine::App;
 use crate::transport::hub::{Hub, Link};
-use crate::transport::inbox::{Event, Outlet};
+use crate::transport::inbox::{Event, Outlet, Reply};
 
 mod messages;
 mod offline;
@@ -25,6 +26,8 @@ mod rooms;
 
 /// How long CONNECT may wait for the database: some clients give up after 1 s.
 const AUTHENTICATION: Duration = Duration::from_millis(700);
+/// Sends of one socket that may wait for their commit at once.
+const SENDS_AT_ONCE: usize = 128;
 /// Connects in their database phase at once: a storm must not drain the pool.
 const CONNECTING: usize = 16;
 
@@ -98,6 +101,38 @@ impl Gateway {
         }
     }
 
+    /// Serves a connection's events in order. Sends may overlap: each is in the
+    /// writer's queue before the next event is looked at, and they are answered
+    /// in order; any other event waits until they are.
+    async fn serve_events(&self, connection: &Connection, events: &mut Outlet) {
+        let mut sends = FuturesOrdered::new();
+        loop {
+            let event = tokio::select! {
+                biased;
+                Some(()) = sends.next(), if !sends.is_empty() => continue,
+                event = events.next(), if sends.len() < SENDS_AT_ONCE => event,
+            };
+            let Some(Event { name, payload, reply }) = event else { break };
+            if name == client::MESSAGE_SEND {
+                let sending = self.send(connection, &payload).await;
+                sends.push_back(async move {
+                    let outcome = match sending {
+                        Ok(sending) => match sending.stored().await {
+                            Ok(message) => with("message", message),
+                            Err(failure) => Err(failure),
+                        },
+                        Err(failure) => Err(failure),
+                    };
+                    answer(&connection.link, client::MESSAGE_SEND, reply, outcome);
+                });
+            } else {
+                while sends.next().await.is_some() {}
+                self.handle(connection, Event { name, payload, reply }).await;
+            }
+        }
+        while sends.next().await.is_some() {}
+    }
+
     async fn handle(&self, connection: &Connection, event: Event) {
         let Event { name, payload, reply } = event;
         let link = &connection.link;
@@ -110,23 +145,11 @@ impl Gateway {
                 tracing::error!(event = name, "a handler panicked");
                 Err(Failure::unavailable())
             });
-        let result = outcome.as_ref().map_or_else(|f| f.code.as_str(), |_| "ok");
-        metrics::counter!("starling_events_total", "event" => known(&name), "result" => result)
-            .increment(1);
-        match outcome {
-            Ok(mut body) => {
-                if let Some(map) = body.as_object_mut() {
-                    map.insert("ok".to_owned(), json!(true));
-                }
-                reply.ok(link, &body);
-            }
-            Err(failure) => reply.failed(link, &name, failure),
-        }
+        answer(link, &name, reply, outcome);
     }
 
     async fn dispatch(&self, connection: &Connection, name: &str, payload: &str) -> Answer {
         match name {
-            client::MESSAGE_SEND => self.send(connection, payload).await,
             client::MESSAGE_DELIVERED => self.delivered(connection, payload).await,
             client::MESSAGE_READ => self.read(connection, payload).await,
             client::MESSAGE_EDIT => self.edit(connection, payload).await,
@@ -142,6 +165,21 @@ impl Gateway {
             client::ROOM_SYNC => self.sync(connection, payload).await,
             _ => Err(Failure::field("event", "is not an event that this server knows")),
         }
+    }
+}
+
+fn answer(link: &Link, name: &str, reply: Reply, outcome: Answer) {
+    let result = outcome.as_ref().map_or_else(|f| f.code.as_str(), |_| "ok");
+    metrics::counter!("starling_events_total", "event" => known(name), "result" => result)
+        .increment(1);
+    match outcome {
+        Ok(mut body) => {
+            if let Some(map) = body.as_object_mut() {
+                map.insert("ok".to_owned(), json!(true));
+            }
+            reply.ok(link, &body);
+        }
+        Err(failure) => reply.failed(link, name, failure),
     }
 }
 
@@ -194,9 +232,7 @@ impl App for Gateway {
     async fn serve(&self, link: Arc<Link>, mut events: Outlet) {
         match self.set_up(&link).await {
             Ok(connection) => {
-                while let Some(event) = events.next().await {
-                    self.handle(&connection, event).await;
-                }
+                self.serve_events(&connection, &mut events).await;
             }
             Err(failure) if failure.code == Code::Unauthorized => {
                 let reason = "session_ended".to_owned();

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::Service as _;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -157,13 +157,11 @@ async fn socket(
                 return boxed(refused);
             }
         }
-        Some(sid) if upgrade || polls => {
-            if !front.sessions.served_by(sid, wire) {
-                let body = r#"{"code":1,"message":"Session ID unknown"}"#;
-                let mut gone = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
-                *gone.status_mut() = StatusCode::BAD_REQUEST;
-                return boxed(gone);
-            }
+        Some(sid) if (upgrade || polls) && !front.sessions.served_by(sid, wire) => {
+            let body = r#"{"code":1,"message":"Session ID unknown"}"#;
+            let mut gone = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+            *gone.status_mut() = StatusCode::BAD_REQUEST;
+            return boxed(gone);
         }
         _ => {}
     }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use engineioxide::service::NotFoundService;
 use socketioxide::SocketIo;
 use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
-use engineioxide::service::NotFoundService;
 use socketioxide::service::SocketIoService;
 use starling_chat::Identity;
 
@@ -23,7 +23,8 @@ pub trait App: Clone + Send + Sync + 'static {
     /// `None` refuses the CONNECT with `unauthorized`.
     fn authenticate(&self, token: Option<String>) -> impl Future<Output = Option<Identity>> + Send;
     /// A socket is connected: serves it until its inbox ends.
-    fn serve(&self, link: Arc<super::hub::Link>, events: Outlet) -> impl Future<Output = ()> + Send;
+    fn serve(&self, link: Arc<super::hub::Link>, events: Outlet)
+    -> impl Future<Output = ()> + Send;
 }
 
 /// What a client reads in `connect_error`; it doesn't retry by itself then.
@@ -56,8 +57,7 @@ pub fn build<A: App>(
         .build_svc();
 
     let authenticating = app.clone();
-    let authenticate = async move |socket: SocketRef,
-                                   TryData(auth): TryData<serde_json::Value>| {
+    let authenticate = async move |socket: SocketRef, TryData(auth): TryData<serde_json::Value>| {
         let token = token(auth.ok(), &socket);
         let who = authenticating.authenticate(token).await.ok_or(Refused)?;
         socket.extensions.insert(who);
@@ -76,6 +76,8 @@ pub fn build<A: App>(
         socket.on_disconnect(async move |socket: SocketRef| {
             hub.remove(&closing);
             inbox.close();
+            // The inbox holds the socket, and the socket must not hold it for ever.
+            socket.extensions.remove::<Inbox>();
             // The engine session lives on after a mere Socket.IO disconnect,
             // and its connection then closes by itself.
             sessions.closed(socket.id.as_str());

@@ -45,6 +45,7 @@ struct State {
     draining: bool,
     dead: bool,
     close_when_drained: bool,
+    end_when_drained: bool,
     paused: bool,
     reader: Option<Waker>,
 }
@@ -145,11 +146,24 @@ impl Wire {
                 // Given back: an idle connection keeps no buffer.
                 state.backlog = VecDeque::new();
                 state.draining = false;
-                if state.close_when_drained {
+                if state.end_when_drained {
+                    self.end_locked(&mut state);
+                } else if state.close_when_drained {
                     socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write).ok();
                 }
                 return;
             }
+        }
+    }
+
+    /// The engine let go: what still waits goes out, then the connection ends,
+    /// whoever else holds a handle to it.
+    fn let_go(&self) {
+        let mut state = self.state.lock();
+        if state.draining {
+            state.end_when_drained = true;
+        } else {
+            self.end_locked(&mut state);
         }
     }
 
@@ -164,6 +178,12 @@ impl Wire {
 
 /// The end that hyper and the engine hold.
 pub struct Conn(pub Arc<Wire>);
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        self.0.let_go();
+    }
+}
 
 impl AsyncRead for Conn {
     fn poll_read(
@@ -250,8 +270,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_reader_gets_every_byte_in_order() {
-        let limits =
-            WireLimits { backlog_bytes: 64 << 20, write_timeout: Duration::from_secs(10) };
+        let limits = WireLimits { backlog_bytes: 64 << 20, write_timeout: Duration::from_secs(10) };
         let (wire, mut client) = pair(limits).await;
         let mut conn = Conn(wire.clone());
         let sent: Vec<u8> = (0..8 << 20).map(|n: u32| (n % 251) as u8).collect();
@@ -268,8 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stuck_reader_is_ended_at_the_byte_limit() {
-        let limits =
-            WireLimits { backlog_bytes: 1 << 20, write_timeout: Duration::from_secs(600) };
+        let limits = WireLimits { backlog_bytes: 1 << 20, write_timeout: Duration::from_secs(600) };
         let (wire, _client) = pair(limits).await;
         let mut conn = Conn(wire);
         let chunk = vec![0; 64 << 10];
