@@ -41,18 +41,17 @@ impl Chat {
         if send.message_type == MessageType::System {
             return Err(Failure::field("messageType", "clients can't send system messages"));
         }
-        self.writer
-            .enqueue(NewMessage {
-                id: MessageId(Uuid::now_v7()),
-                room_id: send.room_id,
-                sender_id: user,
-                content: send.content,
-                message_type: send.message_type,
-                client_id: send.client_id,
-                reply_to: send.reply_to,
-                metadata: send.metadata,
-                created_at: Timestamp::now(),
-            })
+        self.writer.enqueue(NewMessage {
+            id: MessageId(Uuid::now_v7()),
+            room_id: send.room_id,
+            sender_id: user,
+            content: send.content,
+            message_type: send.message_type,
+            client_id: send.client_id,
+            reply_to: send.reply_to,
+            metadata: send.metadata,
+            created_at: Timestamp::now(),
+        })
     }
 
     /// Counts one send of the user, also one whose payload can't be read.

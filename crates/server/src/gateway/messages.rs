@@ -1,10 +1,10 @@
 //! `message:*` and `reaction:*`.
 
+use starling_chat::writer::Sending;
+use starling_protocol::Failure;
 use starling_protocol::event::{
     MessageDelete, MessageDelivered, MessageEdit, MessageRead, MessageSend, ReactionChange,
 };
-use starling_chat::writer::Sending;
-use starling_protocol::Failure;
 use starling_protocol::parse::from_json;
 
 use super::{Answer, Connection, Gateway, with, yes};

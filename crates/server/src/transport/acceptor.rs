@@ -21,6 +21,7 @@ use tower::ServiceExt as _;
 use super::ClientAddr;
 use super::engine::EngineService;
 use super::guard::{self, Guard};
+use super::public_id;
 use super::sessions::Sessions;
 use super::wire::{Conn, Wire, WireLimits};
 
@@ -178,7 +179,11 @@ async fn socket(
     let (parts, body) = response.into_parts();
     // In one piece with its length: some clients take each chunk for an answer.
     match body.collect().await {
-        Ok(body) => boxed(Response::from_parts(parts, Full::new(body.to_bytes()))),
+        Ok(body) => {
+            let body = body.to_bytes();
+            let body = public_id::rewrite(&body).map_or(body, Bytes::from);
+            boxed(Response::from_parts(parts, Full::new(body)))
+        }
         Err(_) => {
             let failure = Failure::new(Code::Unavailable, "The answer could not be made.");
             boxed(guard::error(StatusCode::SERVICE_UNAVAILABLE, failure))

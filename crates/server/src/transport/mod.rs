@@ -10,7 +10,7 @@
 //! | events of one client run concurrently | one queue and one task a socket, fed in the order of arrival | [`inbox`] |
 //! | a socket can enter a room after it closed, and stays there | rooms are ours: only sockets that are registered are in them | [`hub`] |
 //! | a failing disconnect handler leaks the socket | the handler can't fail, and only drops the inbox | [`engine`] |
-//! | the socket id is the engine's secret session id | connections have a public id of their own | [`hub`] |
+//! | the socket id is the engine's secret session id | the answer to CONNECT names another id; others see neither | [`public_id`] |
 //! | WebSocket messages up to 64 MiB | the payload limit is set for both transports | [`engine`] |
 //! | more than 128 packets in a burst are dropped | a larger queue; who overflows it is closed, never skipped | [`engine`], [`hub`] |
 //! | no way to close a transport without a Socket.IO disconnect | the connection below is ended | [`sessions`] |
@@ -20,6 +20,7 @@ pub mod engine;
 pub mod guard;
 pub mod hub;
 pub mod inbox;
+pub mod public_id;
 pub mod sessions;
 pub mod wire;
 

@@ -20,6 +20,8 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::public_id;
+
 /// Bounds of one connection.
 #[derive(Debug, Clone, Copy)]
 pub struct WireLimits {
@@ -35,6 +37,8 @@ pub struct Wire {
     stream: TcpStream,
     limits: WireLimits,
     websocket: AtomicBool,
+    /// The answer to CONNECT may still come this way.
+    greeting: AtomicBool,
     // Never held across an await; guards the backlog and the flags about it.
     state: Mutex<State>,
 }
@@ -55,7 +59,8 @@ impl Wire {
     #[must_use]
     pub fn new(stream: TcpStream, limits: WireLimits) -> Arc<Self> {
         let state = Mutex::default();
-        Arc::new(Self { stream, limits, websocket: AtomicBool::new(false), state })
+        let (websocket, greeting) = (AtomicBool::new(false), AtomicBool::new(true));
+        Arc::new(Self { stream, limits, websocket, greeting, state })
     }
 
     /// From now on this is a WebSocket: writes never block.
@@ -222,6 +227,13 @@ impl AsyncWrite for Conn {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.0.websocket.load(Ordering::Acquire) {
+            // Small and flushed whole, the answer is never split over two writes.
+            if self.0.greeting.load(Ordering::Relaxed)
+                && let Some(bytes) = public_id::rewrite(bytes)
+            {
+                self.0.greeting.store(false, Ordering::Relaxed);
+                return Poll::Ready(self.0.write(&bytes));
+            }
             return Poll::Ready(self.0.write(bytes));
         }
         loop {
