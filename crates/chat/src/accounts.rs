@@ -53,6 +53,8 @@ impl Chat {
         } else {
             None
         };
+        // bcrypt would compare the first 72 bytes only.
+        let known = known.filter(|_| request.password.len() <= limits::PASSWORD_MAX_BYTES);
         let (id, hash) = known.map(|k| (k.user_id, k.password_hash)).unzip();
         let right = self.auth.verify(request.password, hash).await?;
         let (true, Some(id)) = (right, id) else { return Err(refused()) };

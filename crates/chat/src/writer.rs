@@ -4,6 +4,7 @@
 //! a room's messages are published in the order of their `seq`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use starling_protocol::event::ServerEvent;
 use starling_protocol::{Failure, Message};
@@ -20,6 +21,10 @@ use crate::storage;
 const WAITING: u32 = 4096;
 /// Messages a transaction: keeps locks short, and costs a commit's share of 1/256.
 const BATCH: usize = 256;
+
+/// A batch that takes longer is given up: PostgreSQL itself ends a statement after
+/// 10 s, so this is a connection that fell silent.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 struct Job {
     message: NewMessage,
@@ -106,33 +111,48 @@ impl Task {
             metrics::histogram!("starling_batch_messages").record(jobs.len() as f64);
             let (messages, answers): (Vec<_>, Vec<_>) =
                 jobs.drain(..).map(|job| (job.message, job.answer)).unzip();
-            match self.repository.append(&messages, self.receipt_rows_max_members).await {
-                Ok(appended) => {
+            match self.append(&messages).await {
+                None => {
+                    tracing::error!("a batch took too long; whether it was stored is unknown");
+                    for answer in answers {
+                        answer.send(Err(Failure::unavailable()));
+                    }
+                }
+                Some(Ok(appended)) => {
                     for (outcome, answer) in appended.into_iter().zip(answers) {
                         self.answer(outcome, answer);
                     }
                 }
-                Err(error) if error.is_unavailable() || messages.len() == 1 => {
+                Some(Err(error)) if error.is_unavailable() || messages.len() == 1 => {
                     let failure = storage(error);
                     for answer in answers {
                         answer.send(Err(failure.clone()));
                     }
                 }
                 // One of them is at fault: the others shall not suffer for it.
-                Err(_) => {
+                Some(Err(_)) => {
                     for (message, answer) in messages.into_iter().zip(answers) {
-                        let rows = self.receipt_rows_max_members;
-                        match self.repository.append(&[message], rows).await {
-                            Ok(mut one) => match one.pop() {
+                        match self.append(&[message]).await {
+                            None => answer.send(Err(Failure::unavailable())),
+                            Some(Ok(mut one)) => match one.pop() {
                                 Some(outcome) => self.answer(outcome, answer),
                                 None => drop(answer),
                             },
-                            Err(error) => answer.send(Err(storage(error))),
+                            Some(Err(error)) => answer.send(Err(storage(error))),
                         }
                     }
                 }
             }
         }
+    }
+
+    /// `None` when the database said nothing in time.
+    async fn append(
+        &self,
+        messages: &[NewMessage],
+    ) -> Option<starling_repository::Result<Vec<Append>>> {
+        let append = self.repository.append(messages, self.receipt_rows_max_members);
+        tokio::time::timeout(PATIENCE, append).await.ok()
     }
 
     fn answer(&self, outcome: Append, answer: Answer) {

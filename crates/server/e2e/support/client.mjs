@@ -99,6 +99,7 @@ export class Client {
     this.socket = socket;
     this.user = user;
     this.log = [];
+    this.unanswered = 0;
     this.watchers = new Set();
     socket.onAny((event, ...args) => {
       const acknowledge = typeof args.at(-1) === 'function' ? args.pop() : undefined;
@@ -176,11 +177,17 @@ export class Client {
     return payload;
   }
 
-  /** Emits and answers the acknowledgement, whatever it says. Without a payload none is sent. */
+  /**
+   * Emits and answers the acknowledgement, whatever it says. Without a payload none is sent.
+   * It may take 5 s, and a little more for each event that waits before it.
+   */
   async emitAck(event, ...payload) {
-    const answer = await within(5_000, `the acknowledgement of ${event}`, new Promise((resolve) => {
+    const ms = 5_000 + 20 * this.unanswered;
+    this.unanswered += 1;
+    const answer = await within(ms, `the acknowledgement of ${event}`, new Promise((resolve) => {
       this.socket.emit(event, ...payload, resolve);
     }));
+    this.unanswered -= 1;
     this.record('ack', answer, { of: event, sent: payload[0] });
     return answer;
   }

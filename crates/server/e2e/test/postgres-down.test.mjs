@@ -60,6 +60,7 @@ describe('without PostgreSQL', () => {
       world.server.proxy.mend();
     }
     await until(() => answers.length === 300, { ms: 20_000, what: 'all answers' });
+    await until(async () => (await readiness()) === 200, { ms: 15_000, what: 'readiness' });
     const stored = [];
     let after = 0;
     while (after !== null) {

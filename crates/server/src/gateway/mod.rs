@@ -26,6 +26,8 @@ mod rooms;
 
 /// How long CONNECT may wait for the database: some clients give up after 1 s.
 const AUTHENTICATION: Duration = Duration::from_millis(700);
+/// What takes longer waits for a database that fell silent.
+const PATIENCE: Duration = Duration::from_secs(12);
 /// Sends of one socket that may wait for their commit at once.
 const SENDS_AT_ONCE: usize = 128;
 /// Connects in their database phase at once: a storm must not drain the pool.
@@ -138,13 +140,15 @@ impl Gateway {
         let link = &connection.link;
         // A handler that panics is our fault; the client gets an answer all the
         // same, and the socket lives on.
-        let outcome = AssertUnwindSafe(self.dispatch(connection, &name, &payload))
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|_| {
+        let handler = AssertUnwindSafe(self.dispatch(connection, &name, &payload)).catch_unwind();
+        let outcome = match tokio::time::timeout(PATIENCE, handler).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => {
                 tracing::error!(event = name, "a handler panicked");
                 Err(Failure::unavailable())
-            });
+            }
+            Err(_) => Err(Failure::unavailable()),
+        };
         answer(link, &name, reply, outcome);
     }
 
@@ -230,7 +234,8 @@ impl App for Gateway {
     }
 
     async fn serve(&self, link: Arc<Link>, mut events: Outlet) {
-        match self.set_up(&link).await {
+        let set_up = tokio::time::timeout(PATIENCE, self.set_up(&link)).await;
+        match set_up.unwrap_or_else(|_| Err(Failure::unavailable())) {
             Ok(connection) => {
                 self.serve_events(&connection, &mut events).await;
             }

@@ -23,7 +23,7 @@ use super::engine::EngineService;
 use super::guard::{self, Guard};
 use super::public_id;
 use super::sessions::Sessions;
-use super::wire::{Conn, Wire, WireLimits};
+use super::wire::{Conn, Wire, WireLimits, WireRef};
 
 type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -43,6 +43,10 @@ pub struct Front {
 
 /// A client that sends its header more slowly is cut off.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// A REST call that takes longer waits for a database that fell silent.
+const API_TIMEOUT: Duration = Duration::from_secs(15);
+/// What a client has not polled by then is sent after its upgrade by no one.
+const BEFORE_UPGRADE: Duration = Duration::from_secs(5);
 /// Connections that the kernel holds for us while we are busy.
 const BACKLOG: u32 = 4096;
 
@@ -127,10 +131,17 @@ async fn respond(
             boxed(guard::preflight(wanted))
         }
         (_, true) => socket(front, wire, client, request).await,
-        (_, false) => match front.api.clone().oneshot(request).await {
-            Ok(response) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
-            Err(never) => match never {},
-        },
+        (_, false) => {
+            let answer = front.api.clone().oneshot(request);
+            match tokio::time::timeout(API_TIMEOUT, answer).await {
+                Ok(Ok(response)) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
+                Ok(Err(never)) => match never {},
+                Err(_) => {
+                    let status = StatusCode::SERVICE_UNAVAILABLE;
+                    boxed(guard::error(status, Failure::unavailable()))
+                }
+            }
+        }
     };
     if let Some(Ok(origin)) = &origin {
         guard::allow(response.headers_mut(), origin);
@@ -164,11 +175,28 @@ async fn socket(
             *gone.status_mut() = StatusCode::BAD_REQUEST;
             return boxed(gone);
         }
+        Some(sid) if polls => {
+            if let Some(kept) = front.sessions.kept_packets(sid) {
+                let mut answer = Response::new(Full::new(kept));
+                let text = header::HeaderValue::from_static("text/plain; charset=UTF-8");
+                answer.headers_mut().insert(header::CONTENT_TYPE, text);
+                return boxed(answer);
+            }
+        }
+        Some(sid) if upgrade => {
+            // The client goes on polling until the WebSocket has answered.
+            let deadline = tokio::time::Instant::now() + BEFORE_UPGRADE;
+            while !front.sessions.may_upgrade(sid) && tokio::time::Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
         _ => {}
     }
     let mut request = request;
-    // For sockets that begin as a WebSocket, which have no session id yet.
-    request.extensions_mut().insert(wire.clone());
+    if upgrade && sid.is_none() {
+        // For sockets that begin as a WebSocket, which have no session id yet.
+        request.extensions_mut().insert(WireRef(Arc::downgrade(wire)));
+    }
     let response = match front.engine.call(request).await {
         Ok(response) => response,
         Err(never) => match never {},
@@ -181,7 +209,12 @@ async fn socket(
     match body.collect().await {
         Ok(body) => {
             let body = body.to_bytes();
-            let body = public_id::rewrite(&body).map_or(body, Bytes::from);
+            let mut body = public_id::rewrite(&body).map_or(body, Bytes::from);
+            let mut parts = parts;
+            if let Some(sid) = sid.filter(|_| polls) {
+                body = front.sessions.first_packets(&sid, body);
+                parts.headers.remove(header::CONTENT_LENGTH);
+            }
             boxed(Response::from_parts(parts, Full::new(body)))
         }
         Err(_) => {

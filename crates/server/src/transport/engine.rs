@@ -12,6 +12,7 @@ use starling_chat::Identity;
 use super::hub::Hub;
 use super::inbox::{Inbox, Outlet, Taken};
 use super::sessions::Sessions;
+use super::wire::WireRef;
 use crate::config::Config;
 
 /// The engine as a hyper service.
@@ -67,6 +68,11 @@ pub fn build<A: App>(
         let Some(who) = socket.extensions.get::<Identity>() else { return };
         let link = hub.register(who, socket.clone());
         let sid = socket.id.to_string();
+        // A socket that began with polling registers with its upgrade.
+        let wire = socket.req_parts().extensions.get::<WireRef>();
+        if let Some(wire) = wire.and_then(|wire| wire.0.upgrade()) {
+            sessions.served_by(&sid, &wire);
+        }
         let (inbox, outlet) = Inbox::new(link.clone(), sessions.clone(), sid);
         // Registered before anything is awaited: a handler that is missing when
         // an event comes is an event lost.

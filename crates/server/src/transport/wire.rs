@@ -11,8 +11,8 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -180,6 +180,10 @@ impl Wire {
         }
     }
 }
+
+/// A handle that keeps nothing open: a file descriptor closes with the last owner.
+#[derive(Clone)]
+pub struct WireRef(pub Weak<Wire>);
 
 /// The end that hyper and the engine hold.
 pub struct Conn(pub Arc<Wire>);
