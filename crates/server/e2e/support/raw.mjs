@@ -16,7 +16,11 @@ export async function openRaw(url, headers = {}, { sid, pong = true } = {}) {
     pings: 0,
     closed: false,
     send: (frame) => socket.send(frame),
-    frame: (matches, ms = 5_000) => until(() => frames.find((frame) => matches(frame)), { ms, what: 'a frame' }),
+    frame: (matches, ms = 5_000) => until(() => {
+      const found = frames.find((frame) => matches(frame));
+      if (!found && raw.closed) throw new Error('the connection closed before the frame came');
+      return found;
+    }, { ms, what: 'a frame' }),
     waitClosed: (ms = 5_000) => until(() => raw.closed, { ms, what: 'the connection to close' }),
     close: () => socket.terminate(),
     /** Sends CONNECT and waits until the server has greeted the session. */
