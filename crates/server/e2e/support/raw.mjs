@@ -18,7 +18,7 @@ export async function openRaw(url, headers = {}, { sid, pong = true } = {}) {
     send: (frame) => socket.send(frame),
     frame: (matches, ms = 5_000) => until(() => {
       const found = frames.find((frame) => matches(frame));
-      if (!found && raw.closed) throw new Error('the connection closed before the frame came');
+      if (!found && raw.closed) throw Object.assign(new Error('the connection closed before the frame came'), { final: true });
       return found;
     }, { ms, what: 'a frame' }),
     waitClosed: (ms = 5_000) => until(() => raw.closed, { ms, what: 'the connection to close' }),
