@@ -120,7 +120,9 @@ async fn respond(
     let client = front.guard.client_addr(peer, request.headers());
     request.extensions_mut().insert(ClientAddr(client));
     let origin = front.guard.origin(request.headers());
-    let is_socket = request.uri().path().starts_with("/socket.io");
+    // The page's copy of the client, /socket.io.esm.min.js, is none of the engine's.
+    let path = request.uri().path();
+    let is_socket = path == "/socket.io" || path.starts_with("/socket.io/");
     let mut response = match (&origin, is_socket) {
         (Some(Err(())), true) => {
             let failure = Failure::forbidden("This origin may not connect.");
