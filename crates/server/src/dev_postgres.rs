@@ -51,10 +51,18 @@ impl DevPostgres {
             make(&bin, &data, &password, runner.as_ref())?;
         }
         if let Some(pid) = running(&data) {
-            bail!(
-                "a `starling dev` with this data folder runs already (PostgreSQL {pid}); \
-                 stop it, or choose another folder with --data"
-            );
+            if has_owner(pid) {
+                bail!(
+                    "a `starling dev` with this data folder runs already (PostgreSQL {pid}); \
+                     stop it, or choose another folder with --data"
+                );
+            }
+            tracing::info!(pid, "stopping the PostgreSQL of a run that was killed");
+            kill(Pid::from_raw(pid), Signal::SIGINT).ok();
+            let deadline = tokio::time::Instant::now() + STOP_TIMEOUT;
+            while running(&data).is_some() && tokio::time::Instant::now() < deadline {
+                tokio::time::sleep(POLL).await;
+            }
         }
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let out = fs::OpenOptions::new().create(true).append(true).open(&log)?;
@@ -235,4 +243,13 @@ fn running(data: &Path) -> Option<i32> {
     let pid: i32 = text.lines().next()?.trim().parse().ok()?;
     let command = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     command.starts_with("postgres").then_some(pid)
+}
+
+/// Whether the `starling` that started a server still lives.
+fn has_owner(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    let parent = parent.map(str::trim).unwrap_or_default();
+    fs::read_to_string(format!("/proc/{parent}/comm"))
+        .is_ok_and(|command| command.starts_with("starling"))
 }

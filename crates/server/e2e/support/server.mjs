@@ -28,6 +28,8 @@ const BASE_ENV = {
 
 const children = new Set();
 process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
+// The test runner ends a file that takes too long by SIGTERM: leave no server behind then either.
+process.on('SIGTERM', () => process.exit(143));
 
 /** Runs the binary to its end: `{code, stdout, stderr}`. The environment holds nothing but what is given. */
 export async function run(args, env = {}, ms = 20_000) {

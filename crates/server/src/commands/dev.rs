@@ -157,6 +157,8 @@ async fn demo(repository: &Repository, auth: &Auth) -> anyhow::Result<()> {
         bail!("the demo users exist in part: remove the data folder to begin anew");
     };
     let gone = "a demo user is gone";
+    // Before the history: no message is older than its room.
+    let now = Timestamp::from(now.utc() - chrono::Duration::hours(2));
     let others = [bob, carol, dave, erin, frank];
     let team = repository.create_group(alice, "Team Starling", &others, now).await?;
     let team = team.context(gone)?;
