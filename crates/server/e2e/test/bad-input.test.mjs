@@ -262,7 +262,7 @@ describe('REST', () => {
     const wrongMethod = await api.del('/users/me');
     assert.ok([404, 405].includes(wrongMethod.status), `status ${wrongMethod.status}`);
     for (const path of ['/rooms/%00', '/rooms/%F0%28', '/users?ids=99999999999999999999', '/users?search=%00', '/users?search=a&limit=1e9',
-      '/rooms/1/messages?before=9223372036854775808']) {
+      '/rooms/1/messages?before=9223372036854775808', '/messages/search?q=%FF']) {
       const answer = await api.get(path);
       assert.ok(answer.status >= 400 && answer.status < 500, `${path}: status ${answer.status}`);
       assert.ok(answer.body.error.code, path);

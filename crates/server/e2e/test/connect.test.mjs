@@ -77,7 +77,18 @@ describe('authentication', () => {
     raw.close();
   });
 
-  test('nobody else learns the id of a socket, which could be the key to its transport', async () => {
+  test('a socket id tells nothing that opens the session of another', async () => {
+    const victim = await world.person();
+    for (const transports of [['polling'], ['websocket'], ['polling', 'websocket']]) {
+      const client = await world.connect(victim, { transports });
+      const body = '42["presence:set",{"status":"away"}]';
+      const answer = await poll(world.url, { sid: client.socket.id, body });
+      assert.equal(answer.status, 400, 'the id of the socket must not be the id of the transport');
+      assert.notEqual(client.socket.id, client.socket.io.engine.id);
+    }
+  });
+
+  test('nobody else learns the id of a socket', async () => {
     const { users: [user], room, clients: [client, friend] } = await world.conversation(2);
     const message = await client.send(room.id, 'hello');
     await client.ask('typing:start', { roomId: room.id });

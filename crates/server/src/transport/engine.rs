@@ -79,16 +79,18 @@ pub fn build<A: App>(
         socket.extensions.insert(inbox.clone());
         socket.on_fallback(async |_: Taken| {});
         let (hub, sessions, closing) = (hub.clone(), sessions.clone(), link.clone());
-        socket.on_disconnect(async move |socket: SocketRef| {
+        let clean = move |socket: &SocketRef| {
             hub.remove(&closing);
             inbox.close();
             // The inbox holds the socket, and the socket must not hold it for ever.
             socket.extensions.remove::<Inbox>();
-            // The engine session lives on after a mere Socket.IO disconnect,
-            // and its connection then closes by itself.
             sessions.closed(socket.id.as_str());
-        });
+        };
+        let at_disconnect = clean.clone();
+        socket.on_disconnect(async move |socket: SocketRef| at_disconnect(&socket));
         app.serve(link, outlet).await;
+        // Again, for a socket that ended before its handler was set.
+        clean(&socket);
     };
     // The local adapter is ready at once.
     io.ns("/", connected.with(authenticate));

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -59,6 +60,8 @@ pub struct Link {
     sessions: Arc<Sessions>,
     /// `Some` until `session:ready` went out: what is published meanwhile.
     held: Mutex<Option<Held>>,
+    /// A send found the engine's session closed.
+    gone: AtomicBool,
 }
 
 #[derive(Default)]
@@ -90,7 +93,7 @@ impl Link {
 
     fn send(&self, frame: &Frame) {
         let sent = self.socket.emit(frame.name, &*frame.payload);
-        if let Err(SendError::Socket(SocketError::InternalChannelFull)) = sent {
+        if matches!(sent, Err(SendError::Socket(SocketError::InternalChannelFull))) {
             if frame.droppable {
                 metrics::counter!("starling_droppable_dropped_total").increment(1);
             } else {
@@ -99,7 +102,17 @@ impl Link {
                     .increment(1);
                 self.end();
             }
+        } else if matches!(sent, Err(SendError::Socket(SocketError::Closed))) {
+            self.gone.store(true, Ordering::Release);
         }
+    }
+
+    /// Whether a send found the session closed. The engine closes a session
+    /// before it looks for the disconnect handler, so a socket that ended before
+    /// its handler was set is known by its first send.
+    #[must_use]
+    pub fn gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
 
     /// Sends an event and waits for its acknowledgement, in whatever shape.
@@ -203,6 +216,7 @@ impl Hub {
             socket,
             sessions: self.sessions.clone(),
             held: Mutex::new(Some(Held::default())),
+            gone: AtomicBool::new(false),
         });
         let mut state = self.state.lock();
         state.links.insert(link.id, link.clone());
