@@ -183,11 +183,15 @@ fn home(folder: &Path, runner: Option<&Runner>) -> anyhow::Result<PathBuf> {
     if let Some(runner) = runner
         && !folder.ancestors().all(|dir| may_enter(dir, runner))
     {
-        // One place for each folder; the folder's number tells them apart.
-        let id = fs::metadata(folder)?.ino();
-        home = PathBuf::from(format!("/var/lib/starling-dev/{id}"));
-        fs::create_dir_all(&home)?;
-        fs::write(folder.join("postgres-is-in"), format!("{}\n", home.display()))?;
+        let pointer = folder.join("postgres-is-in");
+        let known = fs::read_to_string(&pointer).unwrap_or_default();
+        home = PathBuf::from(known.trim());
+        if !home.is_dir() {
+            let id = uuid::Uuid::new_v4().simple();
+            home = PathBuf::from(format!("/var/lib/starling-dev/{id}"));
+            fs::create_dir_all(&home)?;
+            fs::write(pointer, format!("{}\n", home.display()))?;
+        }
     }
     fs::create_dir_all(&home)?;
     if let Some(runner) = runner {
@@ -212,9 +216,10 @@ fn may_enter(dir: &Path, runner: &Runner) -> bool {
 
 fn make(bin: &Path, data: &Path, password: &str, runner: Option<&Runner>) -> anyhow::Result<()> {
     let home = data.parent().context("the data folder has no parent")?;
-    // What an interrupted first start left behind.
-    if data.exists() {
-        fs::remove_dir_all(data)?;
+    // Renamed when it is whole: an interrupted first start is begun anew.
+    let unfinished = home.join("data.new");
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished)?;
     }
     let file = home.join("initial-password");
     fs::write(&file, password)?;
@@ -223,7 +228,7 @@ fn make(bin: &Path, data: &Path, password: &str, runner: Option<&Runner>) -> any
         std::os::unix::fs::chown(&file, Some(runner.uid), Some(runner.gid))?;
     }
     let made = as_runner(Command::new(bin.join("initdb")), runner, home)
-        .args(["-D".as_ref(), data.as_os_str()])
+        .args(["-D".as_ref(), unfinished.as_os_str()])
         .args(["-U", "starling", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8"])
         .arg("--pwfile")
         .arg(&file)
@@ -233,6 +238,7 @@ fn make(bin: &Path, data: &Path, password: &str, runner: Option<&Runner>) -> any
     if !made.status.success() {
         bail!("initdb failed:\n{}", String::from_utf8_lossy(&made.stderr));
     }
+    fs::rename(&unfinished, data)?;
     Ok(())
 }
 
@@ -241,8 +247,9 @@ fn make(bin: &Path, data: &Path, password: &str, runner: Option<&Runner>) -> any
 fn running(data: &Path) -> Option<i32> {
     let text = fs::read_to_string(data.join("postmaster.pid")).ok()?;
     let pid: i32 = text.lines().next()?.trim().parse().ok()?;
-    let command = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    command.starts_with("postgres").then_some(pid)
+    // A server works in its data folder: no other process is mistaken for it.
+    let folder = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+    (folder == fs::canonicalize(data).ok()?).then_some(pid)
 }
 
 /// Whether the `starling` that started a server still lives.
