@@ -110,6 +110,13 @@ impl Chat {
     }
 }
 
+/// The answer for a room that does not exist, and for one that the caller is not
+/// in: outside, nobody can tell which.
+#[must_use]
+pub fn no_room() -> Failure {
+    Failure::not_found("There is no such room, or you are not in it.")
+}
+
 /// Turns a failure of the database into the public answer, and logs the cause.
 pub(crate) fn storage(error: starling_repository::Error) -> Failure {
     tracing::error!(error = &error as &dyn std::error::Error, "database failed");

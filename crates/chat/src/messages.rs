@@ -10,14 +10,10 @@ use uuid::Uuid;
 
 use crate::ports::{Except, Limited, Target};
 use crate::writer::Sending;
-use crate::{Chat, storage, validate};
+use crate::{Chat, no_room, storage, validate};
 
 fn no_message() -> Failure {
     Failure::not_found("There is no such message, or you are not in its room.")
-}
-
-fn no_room() -> Failure {
-    Failure::not_found("There is no such room, or you are not in it.")
 }
 
 /// As everybody may see it: receipts are the sender's alone.

@@ -7,7 +7,7 @@ use starling_protocol::{Failure, MessageId, RoomId, Timestamp, UserId, limits};
 use starling_repository::Progress;
 
 use crate::ports::{ConnectionId, Except, Target};
-use crate::{Chat, storage, validate};
+use crate::{Chat, no_room, storage, validate};
 
 impl Chat {
     /// Messages arrived at a client.
@@ -24,7 +24,7 @@ impl Chat {
             .delivered(user, room, ids, now, rows)
             .await
             .map_err(storage)?
-            .ok_or_else(|| Failure::not_found("There is no such room, or you are not in it."))?;
+            .ok_or_else(no_room)?;
         self.tell_senders(user, room, progress, ReceiptStatus::Delivered, now);
         Ok(())
     }

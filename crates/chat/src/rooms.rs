@@ -8,11 +8,7 @@ use starling_protocol::{Failure, Role, Room, RoomId, RoomType, Timestamp, UserId
 use starling_repository::RoomLock;
 
 use crate::ports::{Except, Target};
-use crate::{Chat, storage, validate};
-
-fn no_room() -> Failure {
-    Failure::not_found("There is no such room, or you are not in it.")
-}
+use crate::{Chat, no_room, storage, validate};
 
 fn unknown_user(field: &str) -> Failure {
     Failure::field(field, "names a user that does not exist")

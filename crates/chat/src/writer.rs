@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::messages::for_room;
 use crate::ports::{Except, Fanout, Target};
-use crate::storage;
+use crate::{no_room, storage};
 
 /// Messages that may wait for the writer: some seconds of a full load. What
 /// comes beyond is told `unavailable` at once, so nothing grows while
@@ -167,9 +167,7 @@ impl Task {
             Append::Conflict => Err(Failure::conflict(
                 "This clientId was used before, for another room or another content.",
             )),
-            Append::NotMember => {
-                Err(Failure::not_found("There is no such room, or you are not in it."))
-            }
+            Append::NotMember => Err(no_room()),
             Append::ReplyNotFound => {
                 Err(Failure::field("replyTo", "must be a message of the same room"))
             }

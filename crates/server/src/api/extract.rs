@@ -5,7 +5,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, Limited};
 use serde::de::DeserializeOwned;
-use starling_chat::Identity;
+use starling_chat::{Identity, no_room};
 use starling_protocol::parse::from_json;
 use starling_protocol::{Code, Failure, RoomId, UserId};
 
@@ -67,16 +67,12 @@ pub struct RoomPath(pub RoomId);
 /// The room and the user of the path.
 pub struct MemberPath(pub RoomId, pub UserId);
 
-fn no_such_room() -> ApiError {
-    ApiError(Failure::not_found("There is no such room, or you are not in it."))
-}
-
 impl FromRequestParts<ApiState> for RoomPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
         let path = Path::<i32>::from_request_parts(parts, state).await;
-        path.map(|Path(id)| Self(RoomId(id))).map_err(|_| no_such_room())
+        path.map(|Path(id)| Self(RoomId(id))).map_err(|_| ApiError(no_room()))
     }
 }
 
@@ -85,7 +81,8 @@ impl FromRequestParts<ApiState> for MemberPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
         let path = Path::<(i32, i32)>::from_request_parts(parts, state).await;
-        path.map(|Path((room, user))| Self(RoomId(room), UserId(user))).map_err(|_| no_such_room())
+        path.map(|Path((room, user))| Self(RoomId(room), UserId(user)))
+            .map_err(|_| ApiError(no_room()))
     }
 }
 

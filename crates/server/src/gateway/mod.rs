@@ -118,13 +118,7 @@ impl Gateway {
             if name == client::MESSAGE_SEND {
                 let sending = self.send(connection, &payload).await;
                 sends.push_back(async move {
-                    let outcome = match sending {
-                        Ok(sending) => match sending.stored().await {
-                            Ok(message) => with("message", message),
-                            Err(failure) => Err(failure),
-                        },
-                        Err(failure) => Err(failure),
-                    };
+                    let outcome = async { with("message", sending?.stored().await?) }.await;
                     answer(&connection.link, client::MESSAGE_SEND, reply, outcome);
                 });
             } else {

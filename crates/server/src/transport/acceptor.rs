@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::Service as _;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use starling_protocol::{Code, Failure};
+use starling_protocol::Failure;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -138,10 +138,7 @@ async fn respond(
             match tokio::time::timeout(API_TIMEOUT, answer).await {
                 Ok(Ok(response)) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
                 Ok(Err(never)) => match never {},
-                Err(_) => {
-                    let status = StatusCode::SERVICE_UNAVAILABLE;
-                    boxed(guard::error(status, Failure::unavailable()))
-                }
+                Err(_) => boxed(guard::unavailable()),
             }
         }
     };
@@ -160,7 +157,7 @@ async fn socket(
     front: &Front,
     wire: &Arc<Wire>,
     client: IpAddr,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<Body> {
     let upgrade = query(request.uri(), "transport") == Some("websocket");
     let sid = query(request.uri(), "sid").map(str::to_owned);
@@ -194,7 +191,6 @@ async fn socket(
         }
         _ => {}
     }
-    let mut request = request;
     if upgrade && sid.is_none() {
         // For sockets that begin as a WebSocket, which have no session id yet.
         request.extensions_mut().insert(WireRef(Arc::downgrade(wire)));
@@ -206,22 +202,18 @@ async fn socket(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         wire.becomes_websocket();
     }
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
     // In one piece with its length: some clients take each chunk for an answer.
     match body.collect().await {
         Ok(body) => {
             let body = body.to_bytes();
             let mut body = public_id::rewrite(&body).map_or(body, Bytes::from);
-            let mut parts = parts;
             if let Some(sid) = sid.filter(|_| polls) {
                 body = front.sessions.first_packets(&sid, body);
                 parts.headers.remove(header::CONTENT_LENGTH);
             }
             boxed(Response::from_parts(parts, Full::new(body)))
         }
-        Err(_) => {
-            let failure = Failure::new(Code::Unavailable, "The answer could not be made.");
-            boxed(guard::error(StatusCode::SERVICE_UNAVAILABLE, failure))
-        }
+        Err(_) => boxed(guard::unavailable()),
     }
 }

@@ -69,7 +69,7 @@ impl Guard {
     /// The answer to give.
     pub async fn handshake(&self, client: IpAddr) -> Result<(), Response<Full<Bytes>>> {
         if self.draining.is_cancelled() {
-            return Err(error(StatusCode::SERVICE_UNAVAILABLE, Failure::unavailable()));
+            return Err(unavailable());
         }
         for what in [Limited::ConnectsFrom(client), Limited::Connects] {
             if let Err(wait) = self.limits.take(what).await {
@@ -96,6 +96,12 @@ pub fn error(status: StatusCode, failure: Failure) -> Response<Full<Bytes>> {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(wait));
     }
     response
+}
+
+/// The answer when nothing can be done right now.
+#[must_use]
+pub fn unavailable() -> Response<Full<Bytes>> {
+    error(StatusCode::SERVICE_UNAVAILABLE, Failure::unavailable())
 }
 
 /// The headers that let a page of another origin read an answer.

@@ -77,11 +77,10 @@ impl Sessions {
             return answer;
         }
         let mut map = self.map.lock();
-        let entry = map.entry(sid.to_owned()).or_default();
-        // The client does not poll again: now or never.
-        if entry.upgrading {
+        // A session that closed or is upgrading is not polled again: now or never.
+        let Some(entry) = map.get_mut(sid).filter(|entry| !entry.upgrading) else {
             return answer;
-        }
+        };
         entry.kept.extend(answer.split(|byte| *byte == SEPARATOR).map(|p| answer.slice_ref(p)));
         take(entry).unwrap_or_default()
     }
@@ -116,6 +115,9 @@ mod tests {
         let sessions = Sessions::default();
         let packets: Vec<String> = (0..40).map(|n| format!("4{n}")).collect();
         let answer = Bytes::from(packets.join("\u{1e}"));
+        assert_eq!(sessions.first_packets("closed", answer.clone()), answer);
+        assert!(sessions.map.lock().is_empty());
+        sessions.map.lock().insert("s".to_owned(), Entry::default());
         let mut got = Vec::new();
         let mut next = Some(sessions.first_packets("s", answer));
         assert!(!sessions.map.lock()["s"].upgrading);
