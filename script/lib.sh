@@ -45,15 +45,20 @@ as_postgres() {
   fi
 }
 
+# What a script leaves behind it; one that has more to do defines its own.
+at_exit() { stop_postgres; }
+trap at_exit EXIT
+
 # Starts a private PostgreSQL in a new folder and exports DATABASE_URL. It is
 # stopped, and the folder removed, when the script ends.
 start_postgres() {
   local bin port
   bin=$(postgres_bin)
   postgres_user=$(id -u postgres >/dev/null 2>&1 && echo postgres || echo nobody)
-  postgres_dir=$(mktemp -d "${TMPDIR:-/tmp}/starling-postgres.XXXXXX")
+  local tmp=${TMPDIR:-/tmp}
+  as_postgres test -w "$tmp" -a -x "$tmp" || tmp=/tmp
+  postgres_dir=$(mktemp -d "$tmp/starling-postgres.XXXXXX")
   [ "$(id -u)" -ne 0 ] || chown "$postgres_user" "$postgres_dir"
-  trap stop_postgres EXIT
   as_postgres "$bin/initdb" -D "$postgres_dir/data" -U starling --auth trust --encoding UTF8 --locale C.UTF-8 --no-sync >"$postgres_dir.log" 2>&1 ||
     { cat "$postgres_dir.log" >&2; die "initdb failed"; }
   port=$(free_port)

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigError, DatabaseConfig, LogFormat};
+use crate::serve::{self, Signals};
 use crate::{commands, telemetry};
 
 const AFTER_HELP: &str = "\
@@ -134,7 +135,10 @@ fn run(command: Command) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
-            Command::Serve => crate::serve::run(Config::from_env()?).await,
+            Command::Serve => {
+                let config = Config::from_env()?;
+                serve::run(config, Signals::new()?, |_| ()).await
+            }
             Command::Dev(args) => commands::dev::run(&args).await,
             Command::Migrate => commands::migrate::run(&DatabaseConfig::from_env()?.url).await,
             Command::Seed(args) => commands::seed::run(&Config::from_env()?, &args).await,

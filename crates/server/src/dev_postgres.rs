@@ -2,8 +2,9 @@
 //! own, reached over loopback with a password that only the data folder knows.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,6 +21,13 @@ use crate::commands::dev::kept_secret;
 pub struct DevPostgres {
     child: std::process::Child,
     url: String,
+    log: PathBuf,
+}
+
+impl Drop for DevPostgres {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGINT);
+    }
 }
 
 /// The ordinary user that runs PostgreSQL when we are root, which it refuses.
@@ -33,18 +41,18 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);
 
 impl DevPostgres {
-    /// Starts it, the first time after making its data; ready when this returns.
+    /// Starts it, the first time after making its data. It is stopped when this
+    /// is dropped; [`Self::stop`] also waits for that.
     ///
     /// # Errors
-    /// When the programs are missing or the server doesn't come up; the message
-    /// holds the end of its log.
-    pub async fn start(folder: &Path) -> anyhow::Result<Self> {
-        let bin = programs()?;
+    /// When the programs are missing or can't be started.
+    pub async fn spawn(folder: &Path) -> anyhow::Result<Self> {
         let runner = runner()?;
         let folder = fs::canonicalize(folder)?;
         let home = home(&folder, runner.as_ref())?;
         let data = home.join("data");
         let log = home.join("postgres.log");
+        let bin = programs(fs::read_to_string(data.join("PG_VERSION")).ok().as_deref())?;
         let password = kept_secret(&folder.join("postgres-password"))?;
         if !data.join("PG_VERSION").exists() {
             tracing::info!("making a database for the first time");
@@ -65,7 +73,15 @@ impl DevPostgres {
             }
         }
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let out = fs::OpenOptions::new().create(true).append(true).open(&log)?;
+        let out = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            // The folder is another user's when we are root: a link in it could
+            // make us write anywhere.
+            .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
+            .mode(0o600)
+            .open(&log)
+            .with_context(|| format!("{} can't be written", log.display()))?;
         let mut command = as_runner(Command::new(bin.join("postgres")), runner.as_ref(), &home);
         command
             .args(["-D".as_ref(), data.as_os_str()])
@@ -79,15 +95,20 @@ impl DevPostgres {
             .process_group(0);
         let child = command.spawn().context("PostgreSQL can't be started")?;
         let url = format!("postgres://starling:{password}@127.0.0.1:{port}/postgres");
-        let mut postgres = Self { child, url };
-        if let Err(error) = postgres.wait_until_ready().await {
-            let text = fs::read_to_string(&log).unwrap_or_default();
-            let tail: Vec<&str> = text.lines().rev().take(15).collect();
-            let tail: Vec<&str> = tail.into_iter().rev().collect();
-            postgres.stop().await;
-            return Err(error.context(format!("PostgreSQL did not start:\n{}", tail.join("\n"))));
-        }
-        Ok(postgres)
+        Ok(Self { child, url, log })
+    }
+
+    /// Resolves when it answers.
+    ///
+    /// # Errors
+    /// When it doesn't come up; the message holds the end of its log.
+    pub async fn ready(&mut self) -> anyhow::Result<()> {
+        self.wait_until_ready().await.map_err(|error| {
+            let text = fs::read_to_string(&self.log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let tail = lines[lines.len().saturating_sub(15)..].join("\n");
+            error.context(format!("PostgreSQL did not start:\n{tail}"))
+        })
     }
 
     /// Where it can be reached.
@@ -117,9 +138,8 @@ impl DevPostgres {
 
     /// Stops it, and waits for it.
     pub async fn stop(mut self) {
-        let Ok(pid) = i32::try_from(self.child.id()) else { return };
         // "Fast": running statements are cut off, nothing committed is lost.
-        kill(Pid::from_raw(pid), Signal::SIGINT).ok();
+        self.signal(Signal::SIGINT);
         let deadline = tokio::time::Instant::now() + STOP_TIMEOUT;
         while tokio::time::Instant::now() < deadline {
             if !matches!(self.child.try_wait(), Ok(None)) {
@@ -128,12 +148,24 @@ impl DevPostgres {
             tokio::time::sleep(POLL).await;
         }
         tracing::warn!("PostgreSQL did not stop in time and is killed; it recovers when started");
-        kill(Pid::from_raw(pid), Signal::SIGQUIT).ok();
+        self.signal(Signal::SIGQUIT);
         self.child.wait().ok();
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        // A process that ended has given its number back.
+        if matches!(self.child.try_wait(), Ok(None))
+            && let Ok(pid) = i32::try_from(self.child.id())
+        {
+            kill(Pid::from_raw(pid), signal).ok();
+        }
     }
 }
 
-fn programs() -> anyhow::Result<PathBuf> {
+/// The folder of the server's programs: of the version that made the data, if
+/// there are data, else the newest.
+fn programs(made_by: Option<&str>) -> anyhow::Result<PathBuf> {
+    let made_by: Option<u32> = made_by.and_then(|version| version.trim().parse().ok());
     let mut found: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
@@ -144,6 +176,10 @@ fn programs() -> anyhow::Result<PathBuf> {
         })
         .collect();
     found.sort();
+    if let Some(version) = made_by {
+        let same = found.iter().position(|(other, _)| *other == version);
+        found = same.map(|at| vec![found.swap_remove(at)]).unwrap_or_default();
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::var_os("PG_BIN")
         .map(PathBuf::from)
@@ -151,9 +187,15 @@ fn programs() -> anyhow::Result<PathBuf> {
         .chain(found.into_iter().rev().map(|(_, bin)| bin))
         .chain(std::env::split_paths(&path))
         .find(|bin| bin.join("initdb").is_file() && bin.join("postgres").is_file())
-        .context(
-            "PostgreSQL's server programs are missing: `apt install postgresql`, or set PG_BIN",
-        )
+        .with_context(|| match made_by {
+            Some(version) => format!(
+                "the data were made by PostgreSQL {version}, which is not here: install it, set \
+                 PG_BIN, or choose another folder with --data"
+            ),
+            None => "PostgreSQL's server programs are missing: `apt install postgresql`, or set \
+                     PG_BIN"
+                .to_owned(),
+        })
 }
 
 fn runner() -> anyhow::Result<Option<Runner>> {
@@ -222,8 +264,9 @@ fn make(bin: &Path, data: &Path, password: &str, runner: Option<&Runner>) -> any
         fs::remove_dir_all(&unfinished)?;
     }
     let file = home.join("initial-password");
-    fs::write(&file, password)?;
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+    fs::remove_file(&file).ok();
+    let mut new = fs::OpenOptions::new();
+    new.write(true).create_new(true).mode(0o600).open(&file)?.write_all(password.as_bytes())?;
     if let Some(runner) = runner {
         std::os::unix::fs::chown(&file, Some(runner.uid), Some(runner.gid))?;
     }

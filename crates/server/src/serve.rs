@@ -1,5 +1,6 @@
 //! The server's life: parts, listener, signals, drain.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use starling_chat::{Auth, Chat, Settings};
 use starling_protocol::Timestamp;
 use starling_protocol::event::{ServerDraining, ServerEvent};
 use starling_repository::{PoolSettings, Repository};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState};
@@ -60,13 +61,41 @@ pub fn repository(config: &Config) -> anyhow::Result<Repository> {
     .context("DATABASE_URL is no address of a PostgreSQL")
 }
 
-/// Serves until SIGTERM or SIGINT, then drains.
+/// SIGTERM and SIGINT, from when this was made: none is missed in between.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes both over from their default, which is to end the process.
+    ///
+    /// # Errors
+    /// When the runtime can't.
+    pub fn new() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The next of either.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Serves until the first signal, then drains; the second ends it at once.
+/// `listening` is called when the address is bound.
 ///
 /// # Errors
 /// When the address can't be bound or the configuration can't be used.
-pub async fn run(config: Config) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+pub async fn run(
+    config: Config,
+    mut signals: Signals,
+    listening: impl FnOnce(SocketAddr),
+) -> anyhow::Result<()> {
     let metrics = metrics_exporter_prometheus::PrometheusBuilder::new()
         .install_recorder()
         .context("metrics could not be set up")?;
@@ -115,10 +144,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tokio::spawn(housekeeping(repository.clone(), config.instance_id.clone(), metrics));
     tracing::info!(%addr, instance = config.instance_id, "listening");
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    listening(addr);
+    signals.next().await;
     tracing::info!("draining");
     let drained = tokio::time::timeout(config.drain_timeout, async {
         drain(&draining, &hub, &chat).await;
@@ -130,8 +157,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         done = drained => if done.is_err() {
             tracing::warn!("the drain took too long and was cut off");
         },
-        _ = terminate.recv() => tracing::warn!("a second signal: leaving at once"),
-        _ = interrupt.recv() => tracing::warn!("a second signal: leaving at once"),
+        () = signals.next() => tracing::warn!("a second signal: leaving at once"),
     }
     tracing::info!("stopped");
     Ok(())

@@ -23,6 +23,29 @@ describe('the page', () => {
     }
   });
 
+  test('a method that a path does not take is answered in words', async () => {
+    for (const [path, method] of [['/', 'POST'], ['/healthz', 'DELETE'], ['/api/rooms', 'PUT']]) {
+      const answer = await fetch(world.url + path, { method });
+      assert.equal(answer.status, 405, path);
+      assert.ok((await answer.json()).error.message, path);
+    }
+  });
+
+  test('the OpenAPI document says what needs a token and how any call may be refused', async () => {
+    const { paths, components } = await (await fetch(`${world.url}/api/openapi.json`)).json();
+    assert.equal(components.securitySchemes.accessToken.scheme, 'bearer');
+    for (const [path, operations] of Object.entries(paths)) {
+      const entrance = /^\/auth\/(register|login|refresh)$/.test(path);
+      for (const [method, operation] of Object.entries(operations)) {
+        const name = `${method} ${path}`;
+        assert.deepEqual(operation.security, entrance ? undefined : [{ accessToken: [] }], name);
+        for (const status of ['503', entrance ? '429' : '401', ...operation.requestBody ? ['400', '413'] : []]) {
+          assert.ok(operation.responses[status]?.content, `${name}: ${status}`);
+        }
+      }
+    }
+  });
+
   test('the OpenAPI document names every path of the contract', async () => {
     const { paths } = await (await fetch(`${world.url}/api/openapi.json`)).json();
     assert.deepEqual(Object.keys(paths).sort(), [

@@ -60,12 +60,14 @@ describe('users', () => {
     assert.deepEqual(users.map(({ id }) => id).sort((a, b) => a - b), [one.id, two.id].sort((a, b) => a - b));
     const many = Array.from({ length: 200 }, (_, i) => 1_000_000 + i);
     assert.deepEqual(answered(await seeker.api.get(`/users?ids=${many}`)).users, []);
+    const beyond = answered(await seeker.api.get(`/users?ids=${one.id},99999999999,0`)).users;
+    assert.deepEqual(beyond.map(({ id }) => id), [one.id], 'a number that no id can be names nobody');
   });
 
   test('a query has exactly one of search and ids, and each well-formed', async () => {
     const { api } = await world.person();
     const tooMany = Array.from({ length: 201 }, (_, i) => i + 1);
-    for (const query of ['', 'search=a&ids=1', 'ids=', 'ids=one', 'ids=1,,2', `ids=${tooMany}`, 'search=a&limit=many', 'search=a&limit=-1']) {
+    for (const query of ['', 'search=a&ids=1', 'ids=', 'ids=one', 'ids=-1', 'ids=%2B1', 'search=a&limit=%2B5', 'search=%ff%EF%BF%BD', 'ids=1,,2', `ids=${tooMany}`, 'search=a&limit=many', 'search=a&limit=-1']) {
       refused(await api.get(`/users?${query}`), 400, 'validation_failed');
     }
   });

@@ -6,11 +6,11 @@ use http::StatusCode;
 use starling_protocol::http::{
     Authenticated, Login, Refresh, Register, UserBody, UserPatch, UsersBody,
 };
-use starling_protocol::{ErrorBody, Failure, UserId};
+use starling_protocol::{ErrorBody, Failure};
 
 use super::ApiState;
 use super::error::ApiResult;
-use super::extract::{Body, Caller, Params};
+use super::extract::{Body, Caller, Params, user_ids};
 
 #[utoipa::path(post, path = "/auth/register", request_body = Register, responses(
     (status = 201, body = Authenticated),
@@ -85,10 +85,8 @@ pub(super) async fn users(
     let users = match (params.text("search"), params.text("ids")) {
         (Some(prefix), None) => state.chat.search_users(prefix, params.number("limit")?).await?,
         (None, Some(ids)) => {
-            let ids: Result<Vec<UserId>, _> =
-                ids.split(',').map(|id| id.trim().parse().map(UserId)).collect();
-            let wrong = |_| Failure::field("ids", "must be ids, separated by commas");
-            state.chat.users(&ids.map_err(wrong)?).await?
+            let wrong = || Failure::field("ids", "must be ids, separated by commas");
+            state.chat.users(&user_ids(ids).ok_or_else(wrong)?).await?
         }
         _ => return Err(Failure::field("search", "give exactly one of search and ids").into()),
     };

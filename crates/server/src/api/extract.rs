@@ -71,8 +71,9 @@ impl FromRequestParts<ApiState> for RoomPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
-        let path = Path::<i32>::from_request_parts(parts, state).await;
-        path.map(|Path(id)| Self(RoomId(id))).map_err(|_| ApiError(no_room()))
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let room = path.ok().and_then(|Path(id)| whole_number(&id));
+        room.map(|id| Self(RoomId(id))).ok_or_else(|| ApiError(no_room()))
     }
 }
 
@@ -80,9 +81,11 @@ impl FromRequestParts<ApiState> for MemberPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
-        let path = Path::<(i32, i32)>::from_request_parts(parts, state).await;
-        path.map(|Path((room, user))| Self(RoomId(room), UserId(user)))
-            .map_err(|_| ApiError(no_room()))
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let ids = path.ok().and_then(|Path((room, user))| {
+            Some(Self(RoomId(whole_number(&room)?), UserId(whole_number(&user)?)))
+        });
+        ids.ok_or_else(|| ApiError(no_room()))
     }
 }
 
@@ -97,11 +100,9 @@ impl FromRequestParts<ApiState> for Params {
         let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
             .await
             .map_err(|_| unreadable())?;
-        // The decoder replaces what is no UTF-8; unless the caller wrote that
-        // replacement itself, the bytes were broken.
-        let replaced = pairs.iter().any(|(_, value)| value.contains('\u{FFFD}'));
-        let raw = parts.uri.query().unwrap_or_default().to_ascii_uppercase();
-        if replaced && !raw.contains("%EF%BF%BD") {
+        // The decoder replaces what is no UTF-8: a search for that would lie.
+        let raw = parts.uri.query().unwrap_or_default();
+        if percent_encoding::percent_decode_str(raw).decode_utf8().is_err() {
             return Err(unreadable().into());
         }
         Ok(Self(pairs))
@@ -117,7 +118,26 @@ impl Params {
     /// A value as a number.
     pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Failure> {
         self.text(name)
-            .map(|text| text.parse().map_err(|_| Failure::field(name, "must be a whole number")))
+            .map(|text| {
+                whole_number(text).ok_or_else(|| Failure::field(name, "must be a whole number"))
+            })
             .transpose()
     }
+}
+
+/// A number as JSON writes it: no plus sign, which Rust would accept.
+fn whole_number<T: std::str::FromStr>(text: &str) -> Option<T> {
+    if text.starts_with('+') { None } else { text.parse().ok() }
+}
+
+/// Ids separated by commas, each once. One that no user can have names nobody.
+pub fn user_ids(list: &str) -> Option<Vec<UserId>> {
+    let mut ids = Vec::new();
+    for id in list.split(',').map(str::trim) {
+        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        ids.push(UserId(id.parse().unwrap_or(0)));
+    }
+    Some(ids)
 }

@@ -27,7 +27,7 @@ impl KeyExtractor for ByAddress {
 
     fn extract<T>(&self, request: &Request<T>) -> Result<IpAddr, GovernorError> {
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        Ok(request.extensions().get::<ClientAddr>().map_or(local, |client| client.0))
+        Ok(request.extensions().get::<ClientAddr>().map_or(local, |client| client.network()))
     }
 }
 

@@ -62,5 +62,6 @@ pub fn router(state: ApiState) -> Router {
         .route("/metrics", get(health::metrics))
         .merge(pages::router())
         .fallback(error::no_such_path)
+        .method_not_allowed_fallback(error::no_such_method)
         .with_state(state)
 }

@@ -12,7 +12,7 @@ use super::ApiState;
 use super::error::ApiResult;
 use super::extract::{Body, Caller, MemberPath, RoomPath};
 
-#[utoipa::path(get, path = "/rooms", responses((status = 200, body = RoomsBody), (status = 401, body = ErrorBody)))]
+#[utoipa::path(get, path = "/rooms", responses((status = 200, body = RoomsBody)))]
 pub(super) async fn list(
     State(state): State<ApiState>,
     Caller(who): Caller,
@@ -22,7 +22,7 @@ pub(super) async fn list(
 
 #[utoipa::path(post, path = "/rooms", request_body = RoomCreate, responses(
     (status = 201, body = RoomBody), (status = 200, body = RoomBody, description = "the direct room exists"),
-    (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+    (status = 400, body = ErrorBody),
 ))]
 pub(super) async fn create(
     State(state): State<ApiState>,
@@ -35,7 +35,7 @@ pub(super) async fn create(
 }
 
 #[utoipa::path(get, path = "/rooms/{id}", params(("id" = i32, Path)), responses(
-    (status = 200, body = RoomBody), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody),
+    (status = 200, body = RoomBody), (status = 404, body = ErrorBody),
 ))]
 pub(super) async fn show(
     State(state): State<ApiState>,

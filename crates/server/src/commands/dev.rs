@@ -8,17 +8,19 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use starling_chat::Auth;
-use starling_protocol::{MessageId, MessageType, RoomId, Timestamp, UserId};
+use starling_protocol::{ClientId, MessageId, MessageType, RoomId, Timestamp, UserId};
 use starling_repository::{CreateUser, NewMessage, NewUser, Repository};
 use uuid::Uuid;
 
 use crate::cli::DevArgs;
 use crate::config::{self, Config};
 use crate::dev_postgres::DevPostgres;
-use crate::serve;
+use crate::serve::{self, Signals};
 
 /// The password of all demo users.
 pub const PASSWORD: &str = "starling-demo";
+/// Where a running `starling dev` tells other programs of its database.
+const DATABASE_URL: &str = "database-url";
 const USERS: [(&str, &str); 6] = [
     ("alice", "Alice Adams"),
     ("bob", "Bob Brown"),
@@ -65,17 +67,28 @@ const DIRECT: [(usize, &str); 6] = [
 /// # Errors
 /// When a part can't be started; says which and why.
 pub async fn run(args: &DevArgs) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
     fs::create_dir_all(&args.data)
         .with_context(|| format!("{} can't be made", args.data.display()))?;
-    let postgres = DevPostgres::start(&args.data).await?;
-    let done = with_postgres(args, &postgres).await;
+    let mut postgres = DevPostgres::spawn(&args.data).await?;
+    let prepared = tokio::select! {
+        prepared = prepare(args, &mut postgres) => prepared.map(Some),
+        () = signals.next() => Ok(None),
+    };
+    let done = match prepared {
+        Ok(Some(config)) => serve::run(config, signals, |addr| welcome(addr, args)).await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    fs::remove_file(args.data.join(DATABASE_URL)).ok();
     postgres.stop().await;
     done
 }
 
-async fn with_postgres(args: &DevArgs, postgres: &DevPostgres) -> anyhow::Result<()> {
+async fn prepare(args: &DevArgs, postgres: &mut DevPostgres) -> anyhow::Result<Config> {
+    postgres.ready().await?;
     let secret = kept_secret(&args.data.join("jwt-secret"))?;
-    write_private(&args.data.join("database-url"), postgres.url())?;
+    write_private(&args.data.join(DATABASE_URL), postgres.url())?;
     let addr = address(args.port)?;
     let lookup = |name: &str| match name {
         "DATABASE_URL" => Some(postgres.url().to_owned()),
@@ -87,12 +100,21 @@ async fn with_postgres(args: &DevArgs, postgres: &DevPostgres) -> anyhow::Result
     let config = Config::from_map(&lookup)?;
     let repository = serve::repository(&config)?;
     repository.migrate().await.context("the database could not be brought up to date")?;
-    demo(&repository, &serve::auth(&config)?).await?;
+    // Written when all of it is there: what was cut off is completed next time,
+    // and what somebody removed later stays away.
+    let made = args.data.join("demo-data");
+    if !made.exists() {
+        demo(&repository, &serve::auth(&config)?).await?;
+        fs::write(&made, "made\n")?;
+    }
     repository.close().await;
+    Ok(config)
+}
+
+fn welcome(addr: SocketAddr, args: &DevArgs) {
     println!("\n  Starling runs at http://{addr}\n");
     println!("  Log in as alice, bob, carol, dave, erin or frank; the password is {PASSWORD}");
     println!("  Ctrl-C stops it; everything it keeps is in {}\n", args.data.display());
-    serve::run(config).await
 }
 
 /// The port asked for, or 3000, or the next free one.
@@ -133,15 +155,16 @@ pub(crate) fn kept_secret(path: &Path) -> anyhow::Result<String> {
     Ok(secret)
 }
 
-/// Demo users and rooms, the first time.
+/// Demo users and rooms; what is there of them stays as it is.
 async fn demo(repository: &Repository, auth: &Auth) -> anyhow::Result<()> {
     let now = Timestamp::now();
-    if repository.credentials(USERS[0].0).await?.is_some() {
-        return Ok(());
-    }
     let password_hash = auth.hash(PASSWORD.to_owned()).await?;
     let mut ids = Vec::new();
     for (username, display_name) in USERS {
+        if let Some(user) = repository.credentials(username).await? {
+            ids.push(user.user_id);
+            continue;
+        }
         let user = NewUser {
             username: username.to_owned(),
             email: format!("{username}@example.com"),
@@ -149,27 +172,39 @@ async fn demo(repository: &Repository, auth: &Auth) -> anyhow::Result<()> {
             display_name: display_name.to_owned(),
             created_at: now,
         };
-        if let CreateUser::Created(user) = repository.create_user(user).await? {
-            ids.push(user.id);
+        match repository.create_user(user).await? {
+            CreateUser::Created(user) => ids.push(user.id),
+            _ => bail!("{username}@example.com belongs to another user: no demo user {username}"),
         }
     }
-    let [alice, bob, carol, dave, erin, frank] = ids[..] else {
-        bail!("the demo users exist in part: remove the data folder to begin anew");
-    };
-    let gone = "a demo user is gone";
+    let [alice, bob, carol, dave, erin, frank] = ids[..] else { bail!("a demo user is gone") };
     // Before the history: no message is older than its room.
     let now = Timestamp::from(now.utc() - chrono::Duration::hours(2));
-    let others = [bob, carol, dave, erin, frank];
-    let team = repository.create_group(alice, "Team Starling", &others, now).await?;
-    let team = team.context(gone)?;
-    let others = [dave, frank, alice];
-    let coffee = repository.create_group(carol, "Coffee corner", &others, now).await?;
-    let coffee = coffee.context(gone)?;
-    let (direct, _) = repository.create_direct(alice, bob, now).await?.context(gone)?;
+    let team = [alice, bob, carol, dave, erin, frank];
+    let team = group(repository, "Team Starling", &team, now).await?;
+    let coffee = [carol, dave, frank, alice];
+    let coffee = group(repository, "Coffee corner", &coffee, now).await?;
+    let direct = repository.create_direct(alice, bob, now).await?;
+    let (direct, _) = direct.context("a demo user is gone")?;
     say(repository, &ids, coffee, &COFFEE, 90).await?;
     say(repository, &ids, team, &TEAM, 60).await?;
     say(repository, &ids, direct, &DIRECT, 10).await?;
     Ok(())
+}
+
+/// The group of this name that the first of the members owns.
+async fn group(
+    repository: &Repository,
+    name: &str,
+    members: &[UserId],
+    now: Timestamp,
+) -> anyhow::Result<RoomId> {
+    let rooms = repository.rooms_of(members[0]).await?;
+    if let Some(room) = rooms.iter().find(|room| room.name.as_deref() == Some(name)) {
+        return Ok(room.id);
+    }
+    let made = repository.create_group(members[0], name, &members[1..], now).await?;
+    made.context("a demo user is gone")
 }
 
 /// Stores lines that began so many minutes ago; each writer has read the rest.
@@ -191,10 +226,13 @@ async fn say(
             sender_id: ids[*who],
             content: (*line).to_owned(),
             message_type: MessageType::Text,
-            client_id: None,
+            // The same each time: a line that is there is not said again.
+            client_id: Some(ClientId(Uuid::from_u64_pair(room.0.unsigned_abs().into(), minute))),
             reply_to: None,
             metadata: serde_json::Map::new(),
-            created_at: Timestamp::from(begin + chrono::Duration::seconds(minute * 40)),
+            created_at: Timestamp::from(
+                begin + chrono::Duration::seconds(minute.cast_signed() * 40),
+            ),
         })
         .collect();
     repository.append(&messages, 64).await?;

@@ -164,7 +164,7 @@ async fn socket(
     let polls = request.method() == Method::GET && !upgrade;
     match &sid {
         None if request.method() == Method::GET => {
-            if let Err(refused) = front.guard.handshake(client).await {
+            if let Err(refused) = front.guard.handshake(ClientAddr(client).network()).await {
                 return boxed(refused);
             }
         }

@@ -27,3 +27,30 @@ pub mod wire;
 /// The address of the client: the peer's, or what a trusted proxy says it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientAddr(pub std::net::IpAddr);
+
+impl ClientAddr {
+    /// What limits count by: of an IPv6 address its /64, since one household or
+    /// one rented machine owns all addresses below that.
+    #[must_use]
+    pub fn network(self) -> std::net::IpAddr {
+        match self.0 {
+            std::net::IpAddr::V6(addr) => {
+                let prefix = addr.to_bits() & !u128::from(u64::MAX);
+                std::net::Ipv6Addr::from_bits(prefix).into()
+            }
+            v4 => v4,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_count_ipv6_by_network() {
+        let network = |text: &str| ClientAddr(text.parse().unwrap()).network().to_string();
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(network("192.0.2.7"), "192.0.2.7");
+    }
+}
