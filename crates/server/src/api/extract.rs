@@ -130,14 +130,12 @@ fn whole_number<T: std::str::FromStr>(text: &str) -> Option<T> {
     if text.starts_with('+') { None } else { text.parse().ok() }
 }
 
-/// Ids separated by commas, each once. One that no user can have names nobody.
+/// Ids separated by commas. One beyond what users can have names nobody.
 pub fn user_ids(list: &str) -> Option<Vec<UserId>> {
-    let mut ids = Vec::new();
-    for id in list.split(',').map(str::trim) {
-        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
-        }
-        ids.push(UserId(id.parse().unwrap_or(0)));
-    }
-    Some(ids)
+    list.split(',')
+        .map(|id| {
+            let id: u64 = whole_number(id.trim())?;
+            Some(UserId(i32::try_from(id).unwrap_or_default()))
+        })
+        .collect()
 }
