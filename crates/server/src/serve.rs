@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use socketioxide_wire::{Core, Entry, Settings as WireSettings};
 use starling_chat::auth::AuthSettings;
 use starling_chat::memory::{MemoryLimits, MemoryPresence, Rates};
 use starling_chat::{Auth, Chat, Settings};
@@ -17,12 +18,11 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, ApiState};
 use crate::config::Config;
 use crate::gateway::Gateway;
+use crate::telemetry::Traffic;
 use crate::transport::acceptor::{self, Front};
 use crate::transport::engine;
 use crate::transport::guard::Guard;
 use crate::transport::hub::Hub;
-use crate::transport::sessions::Sessions;
-use crate::transport::wire::WireLimits;
 
 /// How often the rows of open sockets say that this instance lives.
 const HEARTBEAT: Duration = Duration::from_secs(20);
@@ -30,6 +30,8 @@ const HEARTBEAT: Duration = Duration::from_secs(20);
 const STALE: Duration = Duration::from_secs(90);
 /// The longest delay that a draining server asks its clients for.
 const RECONNECT_WITHIN_MS: u64 = 5000;
+/// Silence of a polling client that the engine's heartbeat allows, and this more.
+const POLL_MARGIN: Duration = Duration::from_secs(10);
 /// Transports closed at once while draining, and the pause between.
 const SLICE: usize = 200;
 const SLICE_PAUSE: Duration = Duration::from_millis(20);
@@ -100,8 +102,13 @@ pub async fn run(
         .install_recorder()
         .context("metrics could not be set up")?;
     let repository = repository(&config)?;
-    let sessions = Arc::<Sessions>::default();
-    let hub = Hub::new(sessions.clone());
+    let core = Core::new(WireSettings {
+        waiting_bytes: config.socket_buffer_bytes,
+        write_timeout: config.write_timeout,
+        idle_polling: config.ping_interval + config.ping_timeout + POLL_MARGIN,
+        conceal_ids: true,
+    });
+    let hub = Hub::new();
     let limits = Arc::new(MemoryLimits::new(Rates {
         messages: config.message_rate_per_user,
         connects: config.connect_rate_per_instance,
@@ -117,10 +124,11 @@ pub async fn run(
     );
     let draining = CancellationToken::new();
     let gateway = Gateway::new(chat.clone(), hub.clone(), &config.instance_id);
-    let (engine, _io) = engine::build(&config, sessions.clone(), hub.clone(), gateway);
+    let (engine, _io) = engine::build(&config, core.clone(), hub.clone(), gateway);
     let api = api::router(ApiState {
         chat: chat.clone(),
         metrics: metrics.clone(),
+        traffic: Traffic { core: core.clone(), hub: hub.clone() },
         draining: draining.clone(),
         max_payload_bytes: config.max_payload_bytes,
         auth_rate_per_ip: config.auth_rate_per_ip,
@@ -131,15 +139,13 @@ pub async fn run(
         limits,
         draining: draining.clone(),
     };
-    let wire = WireLimits {
-        backlog_bytes: config.socket_buffer_bytes,
-        write_timeout: config.write_timeout,
-    };
+    // The token may come as a header, and is looked at when the namespace connects.
+    let entry = Entry::new(engine, core.clone(), vec![http::header::AUTHORIZATION]);
     let listener = acceptor::bind(config.bind_addr)
         .with_context(|| format!("BIND_ADDR={}: this address can't be bound", config.bind_addr))?;
     let addr = listener.local_addr()?;
     let stop = CancellationToken::new();
-    let front = Arc::new(Front { engine, api, guard, sessions, limits: wire });
+    let front = Arc::new(Front { entry, core: core.clone(), api, guard });
     let accepting = tokio::spawn(acceptor::run(listener, front, stop.clone()));
     tokio::spawn(housekeeping(repository.clone(), config.instance_id.clone(), metrics));
     tracing::info!(%addr, instance = config.instance_id, "listening");

@@ -1,10 +1,15 @@
-//! The log: events of `tracing`, written to standard error.
+//! The log: events of `tracing`, written to standard error; and the metrics that
+//! are read when somebody asks.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 
+use metrics::{counter, gauge};
+use socketioxide_wire::Core;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::LogFormat;
+use crate::transport::hub::Hub;
 
 /// What is logged when `RUST_LOG` is unset.
 const DEFAULT_FILTER: &str = "info";
@@ -32,5 +37,37 @@ pub fn init(format: LogFormat) {
     };
     if installed.is_err() {
         tracing::debug!("the log was already started");
+    }
+}
+
+/// What the sockets' way out tells, read when the metrics are.
+#[derive(Clone)]
+pub struct Traffic {
+    /// The way out.
+    pub core: Arc<Core>,
+    /// The sockets and their rooms.
+    pub hub: Arc<Hub>,
+}
+
+impl Traffic {
+    /// Brings the metrics up to date.
+    pub fn measure(&self) {
+        let (links, lists) = self.hub.size();
+        let now = self.core.sessions();
+        gauge!("starling_connections").set(links as f64);
+        gauge!("starling_socket_lists").set(lists as f64);
+        gauge!("starling_engine_sessions").set(now.sessions as f64);
+        gauge!("starling_direct_sessions").set(now.direct as f64);
+        gauge!("starling_waiting_bytes").set(now.waiting_bytes as f64);
+        let stats = self.core.stats();
+        counter!("starling_frames_total", "way" => "direct").absolute(stats.direct_frames);
+        counter!("starling_frames_total", "way" => "engine").absolute(stats.engine_frames);
+        counter!("starling_socket_writes_total").absolute(stats.writes);
+        counter!("starling_merged_frames_total").absolute(stats.merged_frames);
+        counter!("starling_droppable_dropped_total").absolute(stats.dropped);
+        counter!("starling_upgrades_total").absolute(stats.upgrades);
+        let closed = "starling_slow_readers_closed_total";
+        counter!(closed, "why" => "limit").absolute(stats.ended_by_limit);
+        counter!(closed, "why" => "timeout").absolute(stats.ended_by_timeout);
     }
 }

@@ -33,5 +33,6 @@ pub(super) async fn metrics(State(state): State<ApiState>) -> String {
     let (size, idle) = state.chat.repository().pool_state();
     metrics::gauge!("starling_pool_connections").set(f64::from(size));
     metrics::gauge!("starling_pool_idle").set(idle as f64);
+    state.traffic.measure();
     state.metrics.render()
 }

@@ -6,6 +6,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use starling_chat::Chat;
 use tokio_util::sync::CancellationToken;
 
+use crate::telemetry::Traffic;
+
 mod accounts;
 mod error;
 mod extract;
@@ -23,6 +25,8 @@ pub struct ApiState {
     pub chat: Chat,
     /// What `/metrics` prints.
     pub metrics: PrometheusHandle,
+    /// What is measured when somebody looks.
+    pub traffic: Traffic,
     /// Cancelled when the server is about to go.
     pub draining: CancellationToken,
     /// A larger body is refused.

@@ -10,6 +10,7 @@ use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use serde::Serialize;
 use serde_json::json;
+use socketioxide_wire::Outlet;
 use starling_chat::{Chat, Identity};
 use starling_protocol::event::{ServerEvent, SessionReady, SessionRevoked, client};
 use starling_protocol::{Code, Failure, Timestamp};
@@ -17,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::transport::engine::App;
 use crate::transport::hub::{Hub, Link};
-use crate::transport::inbox::{Event, Outlet, Reply};
+use crate::transport::inbox::{Event, Reply};
 
 mod messages;
 mod offline;
@@ -114,27 +115,30 @@ impl Gateway {
                 Some(()) = sends.next(), if !sends.is_empty() => continue,
                 event = events.next(), if sends.len() < SENDS_AT_ONCE => event,
             };
-            let Some(Event { name, payload, reply }) = event else { break };
-            if name == client::MESSAGE_SEND {
-                let sending = self.send(connection, &payload).await;
+            let Some(event) = event else { break };
+            let event = Event::from(event);
+            if event.name == client::MESSAGE_SEND {
+                let sending = self.send(connection, event.payload()).await;
+                let reply = event.reply;
                 sends.push_back(async move {
                     let outcome = async { with("message", sending?.stored().await?) }.await;
                     answer(&connection.link, client::MESSAGE_SEND, reply, outcome);
                 });
             } else {
                 while sends.next().await.is_some() {}
-                self.handle(connection, Event { name, payload, reply }).await;
+                self.handle(connection, event).await;
             }
         }
         while sends.next().await.is_some() {}
     }
 
     async fn handle(&self, connection: &Connection, event: Event) {
-        let Event { name, payload, reply } = event;
         let link = &connection.link;
+        let name = &event.name;
         // A handler that panics is our fault; the client gets an answer all the
         // same, and the socket lives on.
-        let handler = AssertUnwindSafe(self.dispatch(connection, &name, &payload)).catch_unwind();
+        let handler =
+            AssertUnwindSafe(self.dispatch(connection, name, event.payload())).catch_unwind();
         let outcome = match tokio::time::timeout(PATIENCE, handler).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => {
@@ -143,7 +147,7 @@ impl Gateway {
             }
             Err(_) => Err(Failure::unavailable()),
         };
-        answer(link, &name, reply, outcome);
+        answer(link, name, event.reply, outcome);
     }
 
     async fn dispatch(&self, connection: &Connection, name: &str, payload: &str) -> Answer {

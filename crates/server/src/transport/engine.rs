@@ -2,21 +2,15 @@
 
 use std::sync::Arc;
 
-use engineioxide::service::NotFoundService;
 use socketioxide::SocketIo;
 use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
-use socketioxide::service::SocketIoService;
+use socketioxide::socket::DisconnectReason;
+use socketioxide_wire::{Core, Engine, Inbox, Outlet, Taken};
 use starling_chat::Identity;
 
 use super::hub::Hub;
-use super::inbox::{Inbox, Outlet, Taken};
-use super::sessions::Sessions;
-use super::wire::WireRef;
 use crate::config::Config;
-
-/// The engine as a hyper service.
-pub type EngineService = SocketIoService<NotFoundService>;
 
 /// What the application does with sockets.
 pub trait App: Clone + Send + Sync + 'static {
@@ -33,9 +27,8 @@ pub trait App: Clone + Send + Sync + 'static {
 #[error("unauthorized")]
 pub struct Refused;
 
-/// Packets that may wait in the engine for one socket. Its writer never blocks,
-/// so only a burst within one turn of the runtime, or a client that doesn't
-/// poll, gets near this.
+/// Packets that may wait in the engine for one client that polls: what fits into
+/// the byte limit if they are small.
 const QUEUE: usize = 16_384;
 
 /// Builds the engine and lets the application serve its sockets. Returns the
@@ -43,10 +36,10 @@ const QUEUE: usize = 16_384;
 #[must_use]
 pub fn build<A: App>(
     config: &Config,
-    sessions: Arc<Sessions>,
+    core: Arc<Core>,
     hub: Arc<Hub>,
     app: A,
-) -> (EngineService, SocketIo) {
+) -> (Engine, SocketIo) {
     let (service, io) = SocketIo::builder()
         .req_path("/socket.io")
         .ping_interval(config.ping_interval)
@@ -55,6 +48,8 @@ pub fn build<A: App>(
         .ws_max_message_size(config.max_payload_bytes)
         .ws_max_frame_size(config.max_payload_bytes)
         .max_buffer_size(QUEUE)
+        // Connections read ahead for it.
+        .ws_read_buffer_size(0)
         .build_svc();
 
     let authenticating = app.clone();
@@ -66,28 +61,25 @@ pub fn build<A: App>(
     };
     let connected = async move |socket: SocketRef| {
         let Some(who) = socket.extensions.get::<Identity>() else { return };
-        let link = hub.register(who, socket.clone());
-        let sid = socket.id.to_string();
-        // A socket that began with polling registers with its upgrade.
-        let wire = socket.req_parts().extensions.get::<WireRef>();
-        if let Some(wire) = wire.and_then(|wire| wire.0.upgrade()) {
-            sessions.served_by(&sid, &wire);
-        }
-        let (inbox, outlet) = Inbox::new(link.clone(), sessions.clone(), sid);
+        let handle = Arc::new(core.register(socket.clone()));
+        let link = hub.register(who, handle.clone());
+        let (inbox, outlet) = Inbox::new(handle.clone());
         // Registered before anything is awaited: a handler that is missing when
         // an event comes is an event lost.
         socket.extensions.insert(inbox.clone());
         socket.on_fallback(async |_: Taken| {});
-        let (hub, sessions, closing) = (hub.clone(), sessions.clone(), link.clone());
+        let (hub, closing) = (hub.clone(), link.clone());
         let clean = move |socket: &SocketRef| {
             hub.remove(&closing);
             inbox.close();
             // The inbox holds the socket, and the socket must not hold it for ever.
             socket.extensions.remove::<Inbox>();
-            sessions.closed(socket.id.as_str());
         };
         let at_disconnect = clean.clone();
-        socket.on_disconnect(async move |socket: SocketRef| at_disconnect(&socket));
+        socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
+            at_disconnect(&socket);
+            handle.closed(reason);
+        });
         app.serve(link, outlet).await;
         // Again, for a socket that ended before its handler was set.
         clean(&socket);

@@ -2,27 +2,24 @@
 //! one way in and the one way out.
 //!
 //! All that is odd about the engine (socketioxide 0.18, engineioxide 0.17) is
-//! kept in here:
+//! kept in here and in the crate [`socketioxide_wire`]:
 //!
 //! | what the engine does | what is done about it | where |
 //! | --- | --- | --- |
-//! | a client that stops reading is never dropped | writes never block; a byte and a time limit end the connection | [`wire`] |
+//! | a client that stops reading is never dropped | writes never block; a byte and a time limit end the connection | [`socketioxide_wire`] |
+//! | bursts above its channel are lost, and each message costs a task's wake-up | ready frames are written straight to the socket | [`socketioxide_wire`] |
 //! | events of one client run concurrently | one queue and one task a socket, fed in the order of arrival | [`inbox`] |
 //! | a socket can enter a room after it closed, and stays there | rooms are ours: only sockets that are registered are in them | [`hub`] |
 //! | a failing disconnect handler leaks the socket | the handler can't fail, and only drops the inbox | [`engine`] |
-//! | the socket id is the engine's secret session id | the answer to CONNECT names another id; others see neither | [`public_id`] |
+//! | the socket id is the engine's secret session id | the answer to CONNECT names another id; others see neither | [`socketioxide_wire`] |
 //! | WebSocket messages up to 64 MiB | the payload limit is set for both transports | [`engine`] |
-//! | more than 128 packets in a burst are dropped | a larger queue; who overflows it is closed, never skipped | [`engine`], [`hub`] |
-//! | no way to close a transport without a Socket.IO disconnect | the connection below is ended | [`sessions`] |
+//! | no way to close a transport without a Socket.IO disconnect | the connection below is ended | [`socketioxide_wire`] |
 
 pub mod acceptor;
 pub mod engine;
 pub mod guard;
 pub mod hub;
 pub mod inbox;
-pub mod public_id;
-pub mod sessions;
-pub mod wire;
 
 /// The address of the client: the peer's, or what a trusted proxy says it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,284 @@
+//! What all connections share: settings, sessions, counters, the flushers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use socketioxide::adapter::Adapter;
+use socketioxide::extract::SocketRef;
+use tokio::sync::Notify;
+
+use crate::handle::Handle;
+use crate::line::{Engine, Line};
+use crate::out::{Carried, Written};
+use crate::public_id::PublicIds;
+use crate::stats::{Counters, Stats, add};
+use crate::wire::{Wire, WireRef};
+
+/// Bounds, and what a client may know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Bytes that may wait for one socket (each message counts 64 more). At half
+    /// of it droppable messages are dropped; beyond it the transport is ended.
+    pub waiting_bytes: usize,
+    /// The transport is ended when the peer takes nothing for so long.
+    pub write_timeout: Duration,
+    /// A polling session that is silent for so long, and in no namespace, is
+    /// forgotten: the engine's ping interval and timeout, and a margin.
+    pub idle_polling: Duration,
+    /// Whether clients learn another id than the engine's session id, which is a
+    /// secret: who knows it can speak as the client while it polls.
+    pub conceal_ids: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            waiting_bytes: 1 << 20,
+            write_timeout: Duration::from_secs(30),
+            idle_polling: Duration::from_secs(60),
+            conceal_ids: true,
+        }
+    }
+}
+
+/// Sockets written to before other tasks have a turn: some 300 µs.
+const TURN: usize = 64;
+/// More flushers than this gain nothing: the kernel is what they wait for.
+const FLUSHERS: usize = 8;
+/// Sessions before the first look for forgotten ones.
+const SWEEP_AT: usize = 1024;
+
+/// The shared part. Make one for each server, and keep it as long.
+pub struct Core {
+    pub(crate) settings: Settings,
+    pub(crate) counters: Counters,
+    /// The name of the event that is a fence: nobody else can know it.
+    pub(crate) fence: String,
+    pub(crate) public_ids: Option<PublicIds>,
+    sessions: Mutex<Sessions>,
+    flushers: Vec<Arc<Flusher>>,
+    closer: OnceLock<Closer>,
+}
+
+/// Has the engine close the session of this id.
+pub(crate) type Closer = Box<dyn Fn(&str) + Send + Sync>;
+
+struct Sessions {
+    map: HashMap<Box<str>, Session>,
+    sweep_at: usize,
+}
+
+struct Session {
+    line: Arc<Line>,
+    /// Its namespaces' sockets, by number.
+    sockets: Vec<(u64, Arc<dyn Engine>)>,
+}
+
+#[derive(Default)]
+struct Flusher {
+    touched: Mutex<Vec<Arc<Wire>>>,
+    wake: Notify,
+}
+
+impl Core {
+    /// Starts the flushers: call it inside a Tokio runtime.
+    #[must_use]
+    pub fn new(settings: Settings) -> Arc<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let flushers: Vec<Arc<Flusher>> =
+            (0..(cores / 2).clamp(1, FLUSHERS)).map(|_| Arc::default()).collect();
+        let core = Arc::new(Self {
+            counters: Counters::default(),
+            fence: format!("fence:{:032x}", rand::random::<u128>()),
+            public_ids: settings.conceal_ids.then(PublicIds::new),
+            sessions: Mutex::new(Sessions { map: HashMap::new(), sweep_at: SWEEP_AT }),
+            flushers: flushers.clone(),
+            closer: OnceLock::new(),
+            settings,
+        });
+        for flusher in flushers {
+            let core = Arc::downgrade(&core);
+            tokio::spawn(async move {
+                loop {
+                    flusher.wake.notified().await;
+                    // Gone with the core.
+                    let Some(core) = core.upgrade() else { return };
+                    flusher.flush_all(&core).await;
+                }
+            });
+        }
+        core
+    }
+
+    /// Registers a namespace's socket, in its connect handler and before anything
+    /// is awaited. What is sent by the handle goes out after the CONNECT answer.
+    pub fn register<A: Adapter>(self: &Arc<Self>, socket: SocketRef<A>) -> Handle<A> {
+        static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let sid = socket.id.as_str();
+        let engine: Arc<dyn Engine> = Arc::new(socket.clone());
+        let polls = !engine.is_websocket();
+        let line = {
+            let mut sessions = self.sessions.lock();
+            let session = sessions
+                .map
+                .entry(sid.into())
+                .or_insert_with(|| Session { line: Line::new(self, sid, polls), sockets: vec![] });
+            session.sockets.push((number, engine.clone()));
+            session.line.clone()
+        };
+        // A session that began with polling gets its WebSocket by its id instead.
+        let wire = socket.req_parts().extensions.get::<WireRef>();
+        line.connected(&*engine, wire.and_then(|wire| wire.0.upgrade()));
+        Handle::new(line, socket, number)
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.counters.read()
+    }
+
+    /// Sessions now: all of them, those that are written to directly, and the
+    /// bytes that wait for all.
+    #[must_use]
+    pub fn sessions(&self) -> Now {
+        let lines: Vec<Arc<Line>> =
+            self.sessions.lock().map.values().map(|session| session.line.clone()).collect();
+        Now {
+            sessions: lines.len(),
+            direct: lines.iter().filter(|line| line.is_direct()).count(),
+            waiting_bytes: lines.iter().map(|line| line.waiting()).sum(),
+        }
+    }
+
+    pub(crate) fn touch(&self, wire: &Arc<Wire>) {
+        // By address, so that a socket is always in the care of the same one.
+        let place = Arc::as_ptr(wire).addr() / 64 % self.flushers.len();
+        let flusher = &self.flushers[place];
+        let mut touched = flusher.touched.lock();
+        touched.push(wire.clone());
+        let first = touched.len() == 1;
+        drop(touched);
+        if first {
+            flusher.wake.notify_one();
+        }
+    }
+
+    pub(crate) fn count(&self, carried: Carried) {
+        if carried.writes > 0 {
+            add(&self.counters.writes, carried.writes);
+            add(&self.counters.direct_frames, carried.messages);
+            let merged = carried.messages.saturating_sub(carried.writes);
+            add(&self.counters.merged_frames, merged);
+        }
+    }
+
+    pub(crate) fn is_fence(&self, payload: &[u8]) -> bool {
+        // 42["<token>"] or 42/<namespace>,["<token>"], with a null or without.
+        payload.starts_with(b"42")
+            && payload.windows(self.fence.len()).any(|part| part == self.fence.as_bytes())
+    }
+
+    pub(crate) fn session(&self, sid: &str) -> Option<Arc<Line>> {
+        self.sessions.lock().map.get(sid).map(|session| session.line.clone())
+    }
+
+    pub(crate) fn engine_socket(&self, sid: &str) -> Option<Arc<dyn Engine>> {
+        let sessions = self.sessions.lock();
+        sessions.map.get(sid)?.sockets.last().map(|(_, socket)| socket.clone())
+    }
+
+    /// A session that has just begun with polling.
+    pub(crate) fn begun(self: &Arc<Self>, sid: &str) {
+        let mut sessions = self.sessions.lock();
+        let session = Session { line: Line::new(self, sid, true), sockets: Vec::new() };
+        sessions.map.entry(sid.into()).or_insert(session);
+        if sessions.map.len() >= sessions.sweep_at {
+            let (now, idle) = (Instant::now(), self.settings.idle_polling);
+            sessions.map.retain(|_, session| {
+                let heard = session.line.polling.lock().as_ref().map(|polling| polling.heard);
+                !session.sockets.is_empty()
+                    || heard.is_none_or(|heard| now.duration_since(heard) < idle)
+            });
+            // Twice what is left, so that looking costs each session little.
+            sessions.sweep_at = SWEEP_AT.max(sessions.map.len() * 2);
+        }
+    }
+
+    /// The session is no more.
+    pub(crate) fn forget(&self, sid: &str) {
+        let forgotten = self.sessions.lock().map.remove(sid);
+        // Dropped without the lock: the last reference to an engine's socket may go.
+        drop(forgotten);
+    }
+
+    /// A namespace's socket is no more.
+    pub(crate) fn unregister(&self, sid: &str, number: u64) {
+        let mut sessions = self.sessions.lock();
+        let mut gone = None;
+        if let Some(session) = sessions.map.get_mut(sid)
+            && let Some(at) = session.sockets.iter().position(|(other, _)| *other == number)
+        {
+            gone = Some(session.sockets.swap_remove(at));
+        }
+        drop(sessions);
+        drop(gone);
+    }
+
+    pub(crate) fn set_closer(&self, closer: Closer) {
+        self.closer.set(closer).ok();
+    }
+
+    /// Has the engine close a polling session.
+    pub(crate) fn close_session(&self, sid: &str) {
+        if let Some(close) = self.closer.get() {
+            close(sid);
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        for flusher in &self.flushers {
+            flusher.wake.notify_one();
+        }
+    }
+}
+
+/// A moment's view of the sessions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Engine sessions.
+    pub sessions: usize,
+    /// Those that are written to directly.
+    pub direct: usize,
+    /// Bytes that wait for all of them.
+    pub waiting_bytes: usize,
+}
+
+impl Flusher {
+    /// One write for each socket that was touched, whatever waits for it.
+    async fn flush_all(&self, core: &Core) {
+        loop {
+            let touched = std::mem::take(&mut *self.touched.lock());
+            if touched.is_empty() {
+                return;
+            }
+            for turn in touched.chunks(TURN) {
+                let mut carried = Carried::default();
+                for wire in turn {
+                    match wire.out.flush(&mut carried) {
+                        Written::Clean => {}
+                        Written::Blocked => wire.drain(),
+                        Written::Ended => wire.end(),
+                    }
+                }
+                core.count(carried);
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}

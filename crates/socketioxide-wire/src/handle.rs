@@ -1,0 +1,146 @@
+//! One socket of one namespace.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Serialize;
+use socketioxide::adapter::{Adapter, LocalAdapter};
+use socketioxide::extract::SocketRef;
+use socketioxide::socket::DisconnectReason;
+
+use crate::frame::{self, Frame};
+use crate::inbox::Ack;
+use crate::line::Line;
+
+/// Sends to one socket, in the order of the calls, without ever waiting.
+///
+/// Get it from [`Core::register`](crate::Core::register), and tell it by
+/// [`closed`](Self::closed) when the disconnect handler runs.
+pub struct Handle<A: Adapter = LocalAdapter> {
+    line: Arc<Line>,
+    socket: SocketRef<A>,
+    number: u64,
+    closed: AtomicBool,
+}
+
+impl<A: Adapter> Handle<A> {
+    pub(crate) fn new(line: Arc<Line>, socket: SocketRef<A>, number: u64) -> Self {
+        Self { line, socket, number, closed: AtomicBool::new(false) }
+    }
+
+    /// A number that no other handle of this process has.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The engine's socket. What is sent by it may overtake, or be overtaken by,
+    /// what this handle sends: see [`by_engine`](Self::by_engine).
+    #[must_use]
+    pub fn socket(&self) -> &SocketRef<A> {
+        &self.socket
+    }
+
+    /// Sends an event that is encoded already. False if it was dropped, or the
+    /// socket has ended or ends by this.
+    pub fn send(&self, frame: &Frame) -> bool {
+        self.line.send(
+            frame.droppable,
+            || Some(frame.bytes.clone()),
+            || self.socket.emit(&*frame.name, &*frame.payload),
+        )
+    }
+
+    /// Sends an event to this socket alone. False as for [`send`](Self::send), and
+    /// when the payload can't be serialized.
+    pub fn emit<T: Serialize + ?Sized>(&self, name: &str, payload: &T) -> bool {
+        self.line.send(
+            false,
+            || frame::event(self.socket.ns(), name, payload).ok(),
+            || self.socket.emit(name, payload),
+        )
+    }
+
+    /// Answers an event that asked for it.
+    pub fn ack<T: Serialize + ?Sized>(&self, ack: Ack<A>, payload: &T) -> bool {
+        let Ack { id, sender } = ack;
+        self.line.send(
+            false,
+            || frame::ack(self.socket.ns(), id, payload).ok(),
+            || sender.send(payload),
+        )
+    }
+
+    /// Does with the engine's socket what only the engine can, such as an emit
+    /// that waits for the client's answer: it keeps its place among what this
+    /// handle sends before and after. `run` must not wait.
+    pub fn by_engine<T>(&self, run: impl FnOnce(&SocketRef<A>) -> T) -> T {
+        self.line.by_engine(&self.socket, || run(&self.socket))
+    }
+
+    /// Disconnects from the namespace, after all that was sent: clients do not
+    /// come back by themselves from this.
+    pub fn disconnect(&self) {
+        if self.by_engine(|socket| socket.clone().disconnect()).is_err() {
+            self.end();
+        }
+    }
+
+    /// Ends the transport without a word of Socket.IO: clients see that it was
+    /// lost, and come back.
+    pub fn end(&self) {
+        self.line.end();
+    }
+
+    /// Whether the socket is connected to its namespace.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.socket.connected() && !self.line.has_ended()
+    }
+
+    /// Whether the engine still has the session. The engine closes it before it
+    /// looks for the disconnect handler: so a socket that ended before its handler
+    /// was set, and whose handler will never run, is known by asking afterwards,
+    /// when something has been sent to it.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.line.is_alive(&self.socket)
+    }
+
+    /// Stops or resumes taking the client's messages, so that it has to wait.
+    pub fn pause(&self, paused: bool) {
+        self.line.pause(paused);
+    }
+
+    /// The socket is disconnected. Again is fine.
+    pub fn closed(&self, reason: DisconnectReason) {
+        use DisconnectReason::{ClientNSDisconnect, ServerNSDisconnect};
+        self.unregister();
+        // Otherwise the session lives on, and may connect again.
+        if !matches!(reason, ClientNSDisconnect | ServerNSDisconnect)
+            && let Some(core) = self.line.core.upgrade()
+        {
+            core.forget(&self.line.sid);
+        }
+    }
+
+    fn unregister(&self) {
+        if !self.closed.swap(true, Ordering::AcqRel)
+            && let Some(core) = self.line.core.upgrade()
+        {
+            core.unregister(&self.line.sid, self.number);
+        }
+    }
+}
+
+impl<A: Adapter> Drop for Handle<A> {
+    fn drop(&mut self) {
+        self.unregister();
+    }
+}
+
+impl<A: Adapter> std::fmt::Debug for Handle<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("number", &self.number).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,151 @@
+//! The one way in: a socket's events, in the order in which they came.
+//!
+//! The engine runs each event handler in a task of its own, so that two events of
+//! a client may change places. Here one queue takes them in the order of arrival,
+//! for one task that reads it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde_json::value::RawValue;
+use socketioxide::adapter::{Adapter, LocalAdapter};
+use socketioxide::extract::AckSender;
+use socketioxide::handler::{FromMessage, FromMessageParts};
+use socketioxide::socket::Socket;
+use socketioxide_core::Value;
+use tokio::sync::mpsc;
+
+use crate::handle::Handle;
+
+/// A socket with so many events waiting is not read further …
+const PAUSE_AT: usize = 256;
+/// … until so few are left.
+const RESUME_AT: usize = 64;
+
+/// One event of a client.
+pub struct Event<A: Adapter = LocalAdapter> {
+    /// Its name; empty if it was no text.
+    pub name: String,
+    /// Its arguments after the name, as JSON.
+    pub args: Vec<Box<RawValue>>,
+    /// Its binary attachments, which `_placeholder` objects in the arguments name.
+    pub attachments: Vec<Bytes>,
+    /// Where the answer goes, if the client wants one:
+    /// [`Handle::ack`](crate::Handle::ack).
+    pub ack: Option<Ack<A>>,
+}
+
+/// The right to answer one event, once.
+pub struct Ack<A: Adapter = LocalAdapter> {
+    pub(crate) id: i64,
+    pub(crate) sender: AckSender<A>,
+}
+
+/// The queue's feeding end. Keep a clone in the socket's extensions, where
+/// [`Taken`] finds it.
+pub struct Inbox<A: Adapter = LocalAdapter>(Arc<Feed<A>>);
+
+impl<A: Adapter> Clone for Inbox<A> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+struct Feed<A: Adapter> {
+    handle: Arc<Handle<A>>,
+    state: Mutex<State<A>>,
+}
+
+struct State<A: Adapter> {
+    // Unbounded in name only: reading stops at PAUSE_AT, so that no more can come
+    // than one read of a WebSocket or one body of a polling client held beyond.
+    sender: Option<mpsc::UnboundedSender<Event<A>>>,
+    waiting: usize,
+    paused: bool,
+}
+
+/// The end that one task reads.
+pub struct Outlet<A: Adapter = LocalAdapter> {
+    queue: mpsc::UnboundedReceiver<Event<A>>,
+    feed: Arc<Feed<A>>,
+}
+
+impl<A: Adapter> Inbox<A> {
+    /// A queue for a socket.
+    #[must_use]
+    pub fn new(handle: Arc<Handle<A>>) -> (Self, Outlet<A>) {
+        let (sender, queue) = mpsc::unbounded_channel();
+        let state = State { sender: Some(sender), waiting: 0, paused: false };
+        let feed = Arc::new(Feed { handle, state: Mutex::new(state) });
+        (Self(feed.clone()), Outlet { queue, feed })
+    }
+
+    /// Nothing more comes; the outlet ends when it has taken what came.
+    pub fn close(&self) {
+        self.0.state.lock().sender.take();
+    }
+
+    fn push(&self, event: Event<A>) {
+        let mut state = self.0.state.lock();
+        let Some(sender) = &state.sender else { return };
+        if sender.send(event).is_err() {
+            return;
+        }
+        state.waiting += 1;
+        if state.waiting >= PAUSE_AT && !std::mem::replace(&mut state.paused, true) {
+            self.0.handle.pause(true);
+        }
+    }
+}
+
+impl<A: Adapter> Outlet<A> {
+    /// The next event; `None` when the socket is closed and all were taken.
+    pub async fn next(&mut self) -> Option<Event<A>> {
+        let next = self.queue.recv().await?;
+        let mut state = self.feed.state.lock();
+        state.waiting -= 1;
+        if state.waiting <= RESUME_AT && std::mem::replace(&mut state.paused, false) {
+            self.feed.handle.pause(false);
+        }
+        Some(next)
+    }
+}
+
+/// Takes an event into the inbox: `socket.on_fallback(async |_: Taken| {})`. The
+/// engine runs extractors one after the other in the order of arrival, so the work
+/// is done in there, and the "error" only keeps the handler's task from being made.
+pub struct Taken;
+
+/// The event is in the inbox.
+#[derive(Debug, thiserror::Error)]
+#[error("taken into the inbox")]
+pub struct InInbox;
+
+impl<A: Adapter> FromMessage<A> for Taken {
+    type Error = InInbox;
+
+    fn from_message(
+        socket: Arc<Socket<A>>,
+        mut value: Value,
+        ack_id: Option<i64>,
+    ) -> Result<Self, InInbox> {
+        let Some(inbox) = socket.extensions.get::<Inbox<A>>() else { return Err(InInbox) };
+        let Ok(sender) = AckSender::from_message_parts(&socket, &mut value, &ack_id);
+        let ack = ack_id.map(|id| Ack { id, sender });
+        let (text, attachments) = match value {
+            Value::Str(text, attachments) => (text, attachments.unwrap_or_default()),
+            Value::Bytes(_) => return Err(InInbox),
+        };
+        let mut args: Vec<Box<RawValue>> = serde_json::from_str(&text).unwrap_or_default();
+        let name = match args.first().map(|name| serde_json::from_str(name.get())) {
+            Some(Ok(name)) => name,
+            _ => String::new(),
+        };
+        if !args.is_empty() {
+            args.remove(0);
+        }
+        inbox.push(Event { name, args, attachments: attachments.into(), ack });
+        Err(InInbox)
+    }
+}

@@ -1,0 +1,380 @@
+//! An Engine.IO session and the one way out that it has now.
+//!
+//! While the client polls, all goes through the engine's channel. Once it has a
+//! WebSocket, all but the engine's own packets (open, CONNECT, ping, disconnect)
+//! is written directly. In between nothing may overtake what still waits in the
+//! channel: so a *fence*, an event that no client ever sees, is sent through it,
+//! and what is sent meanwhile is held until the fence comes out at the other end.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use socketioxide::adapter::Adapter;
+use socketioxide::extract::SocketRef;
+use socketioxide::{SendError, SocketError, TransportType};
+
+use crate::core::Core;
+use crate::out::Pushed;
+use crate::polling::Polling;
+use crate::stats::add;
+use crate::wire::Wire;
+
+/// An engine session.
+pub(crate) struct Line {
+    pub(crate) sid: Box<str>,
+    pub(crate) core: Weak<Core>,
+    /// Sockets of namespaces that are registered.
+    pub(crate) sockets: AtomicU64,
+    ended: AtomicBool,
+    // Never held across an await.
+    mode: Mutex<Mode>,
+    /// What only polling needs; gone with the upgrade.
+    pub(crate) polling: Mutex<Option<Box<Polling>>>,
+}
+
+enum Mode {
+    /// By the engine's channel. A WebSocket may be about to take over.
+    Engine(Option<Arc<Wire>>),
+    /// Behind fences: each item either is one or waits for those before it.
+    Held(Arc<Wire>, VecDeque<Held>, usize),
+    /// Straight to the socket.
+    Direct(Arc<Wire>),
+    /// The session has lost its transport.
+    Gone,
+}
+
+enum Given {
+    Taken,
+    Refused,
+    /// The engine has closed the session.
+    Closed,
+}
+
+enum Held {
+    Fence,
+    Frame(Bytes),
+}
+
+/// A namespace's socket, as far as fences need it.
+pub(crate) trait Engine: Send + Sync {
+    /// To its namespace: only then can it send.
+    fn is_connected(&self) -> bool;
+    fn is_websocket(&self) -> bool;
+    fn fence(&self, token: &str) -> Result<(), SendError>;
+}
+
+impl<A: Adapter> Engine for SocketRef<A> {
+    fn is_connected(&self) -> bool {
+        self.connected()
+    }
+
+    fn is_websocket(&self) -> bool {
+        self.transport_type() == TransportType::Websocket
+    }
+
+    fn fence(&self, token: &str) -> Result<(), SendError> {
+        self.emit(token, &())
+    }
+}
+
+impl Line {
+    pub(crate) fn new(core: &Arc<Core>, sid: &str, polls: bool) -> Arc<Self> {
+        Arc::new(Self {
+            sid: sid.into(),
+            core: Arc::downgrade(core),
+            sockets: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            mode: Mutex::new(Mode::Engine(None)),
+            polling: Mutex::new(polls.then(|| Box::new(Polling::new(Instant::now())))),
+        })
+    }
+
+    /// A WebSocket may take over from polling. False if one did, or is about to.
+    pub(crate) fn probe(self: &Arc<Self>, wire: &Arc<Wire>) -> bool {
+        let mut mode = self.mode.lock();
+        if !matches!(*mode, Mode::Engine(None)) || self.has_ended() {
+            return false;
+        }
+        wire.serves(self, true);
+        *mode = Mode::Engine(Some(wire.clone()));
+        true
+    }
+
+    /// A namespace's socket of this session is connected: its events wait until
+    /// the answer to its CONNECT, which is in the channel, is through.
+    pub(crate) fn connected(self: &Arc<Self>, socket: &dyn Engine, wire: Option<Arc<Wire>>) {
+        self.sockets.fetch_add(1, Ordering::AcqRel);
+        let mut mode = self.mode.lock();
+        if let (Mode::Engine(None), Some(wire)) = (&*mode, wire) {
+            wire.serves(self, false);
+            *mode = Mode::Engine(Some(wire));
+        }
+        match &mut *mode {
+            Mode::Engine(Some(_)) => self.try_take_over(&mut mode, socket),
+            Mode::Direct(_) | Mode::Held(..) => {
+                self.raise_fence(&mut mode, socket);
+            }
+            Mode::Engine(None) | Mode::Gone => {}
+        }
+    }
+
+    /// The client spoke by the WebSocket that probes.
+    pub(crate) fn take_over(self: &Arc<Self>) {
+        let Some(core) = self.core.upgrade() else { return };
+        let Some(socket) = core.engine_socket(&self.sid) else { return };
+        let mut mode = self.mode.lock();
+        if matches!(*mode, Mode::Engine(Some(_))) {
+            self.try_take_over(&mut mode, &*socket);
+        }
+    }
+
+    /// Once the engine writes to the WebSocket, nothing is taken from its channel
+    /// by polls any more: a fence through it separates old from new.
+    fn try_take_over(&self, mode: &mut Mode, socket: &dyn Engine) {
+        if !socket.is_websocket() {
+            return;
+        }
+        self.raise_fence(mode, socket);
+        if let Mode::Held(wire, ..) = mode {
+            wire.took_over();
+            let polled = self.polling.lock().take().is_some();
+            if let (true, Some(core)) = (polled, self.core.upgrade()) {
+                add(&core.counters.upgrades, 1);
+            }
+        }
+    }
+
+    /// Sends a fence. Whatever is sent from here on waits for it. False when the
+    /// engine has closed the session, or the socket has left its namespace.
+    fn raise_fence(&self, mode: &mut Mode, socket: &dyn Engine) -> bool {
+        let Some(core) = self.core.upgrade() else { return false };
+        if !socket.is_connected() {
+            return false;
+        }
+        if matches!(*mode, Mode::Engine(None) | Mode::Gone) {
+            return false;
+        }
+        let raised = socket.fence(&core.fence);
+        if raised.is_err() && !socket.is_connected() {
+            // It has left its namespace just now; the session may live on.
+            return false;
+        }
+        let (wire, mut items, bytes) = match std::mem::replace(mode, Mode::Gone) {
+            Mode::Engine(Some(wire)) | Mode::Direct(wire) => (wire, VecDeque::new(), 0),
+            Mode::Held(wire, items, bytes) => (wire, items, bytes),
+            Mode::Engine(None) | Mode::Gone => return false,
+        };
+        if raised.is_err() {
+            // Closed, or a channel so full that nothing can be promised.
+            wire.end();
+            return false;
+        }
+        items.push_back(Held::Fence);
+        *mode = Mode::Held(wire, items, bytes);
+        true
+    }
+
+    /// A fence came out of the engine: what waited for it follows.
+    pub(crate) fn fence_passed(&self) {
+        let mut mode = self.mode.lock();
+        let Mode::Held(wire, items, bytes) = &mut *mode else { return };
+        let wire = wire.clone();
+        items.pop_front();
+        while let Some(Held::Frame(frame)) = items.front() {
+            *bytes -= frame.len();
+            wire.pushed(wire.out.push(frame, false));
+            items.pop_front();
+        }
+        if items.is_empty() {
+            *mode = Mode::Direct(wire);
+        }
+    }
+
+    /// Sends by the way that the session has now: `frame` for the wire, or `give`
+    /// to the engine, with the number of bytes if it took them.
+    pub(crate) fn send(
+        &self,
+        droppable: bool,
+        frame: impl FnOnce() -> Option<Bytes>,
+        give: impl FnOnce() -> Result<(), SendError>,
+    ) -> bool {
+        let mut mode = self.mode.lock();
+        match &mut *mode {
+            Mode::Direct(wire) => {
+                frame().is_some_and(|f| wire.pushed(wire.out.push(&f, droppable)))
+            }
+            Mode::Held(wire, items, bytes) => {
+                let Some(frame) = frame() else { return false };
+                let limit = self.core.upgrade().map_or(0, |core| core.settings.waiting_bytes);
+                if droppable && *bytes >= limit / 2 {
+                    return wire.pushed(Pushed::Dropped);
+                }
+                if *bytes > 0 && *bytes + frame.len() > limit {
+                    wire.end();
+                    return wire.pushed(Pushed::Full);
+                }
+                *bytes += frame.len();
+                items.push_back(Held::Frame(frame));
+                true
+            }
+            Mode::Engine(_) => match self.give(droppable, frame, give) {
+                Given::Taken => true,
+                Given::Refused => false,
+                Given::Closed => {
+                    *mode = Mode::Gone;
+                    false
+                }
+            },
+            Mode::Gone => false,
+        }
+    }
+
+    /// Gives a message to the engine, within the limit of what it may hold.
+    fn give(
+        &self,
+        droppable: bool,
+        frame: impl FnOnce() -> Option<Bytes>,
+        give: impl FnOnce() -> Result<(), SendError>,
+    ) -> Given {
+        let Some(core) = self.core.upgrade() else { return Given::Closed };
+        let size = frame().map_or(0, |frame| frame.len());
+        let limit = core.settings.waiting_bytes;
+        {
+            let mut polling = self.polling.lock();
+            let Some(polling) = polling.as_mut() else { return Given::Closed };
+            if droppable && polling.waiting >= limit / 2 {
+                add(&core.counters.dropped, 1);
+                return Given::Refused;
+            }
+            if polling.waiting > 0 && polling.waiting + size > limit {
+                add(&core.counters.ended_by_limit, 1);
+                self.end_polling(&core);
+                return Given::Refused;
+            }
+            polling.waiting += size;
+        }
+        match give() {
+            Ok(()) => {
+                add(&core.counters.engine_frames, 1);
+                Given::Taken
+            }
+            Err(SendError::Socket(SocketError::InternalChannelFull)) => {
+                // It can't have this one, so it must not have the next either.
+                add(&core.counters.ended_by_limit, 1);
+                self.end_polling(&core);
+                Given::Refused
+            }
+            Err(SendError::Socket(SocketError::Closed)) => Given::Closed,
+            Err(SendError::Serialize(_)) => Given::Refused,
+        }
+    }
+
+    /// Runs something that only the engine can do, in its place in the order.
+    pub(crate) fn by_engine<T>(&self, socket: &dyn Engine, run: impl FnOnce() -> T) -> T {
+        let mut mode = self.mode.lock();
+        let done = run();
+        if matches!(*mode, Mode::Held(..) | Mode::Direct(_)) {
+            self.raise_fence(&mut mode, socket);
+        }
+        done
+    }
+
+    /// Whether the engine still has the session.
+    pub(crate) fn is_alive(&self, socket: &dyn Engine) -> bool {
+        let mut mode = self.mode.lock();
+        match &*mode {
+            // Asked by sending: the engine says so in no other way.
+            Mode::Held(..) | Mode::Direct(_) => self.raise_fence(&mut mode, socket),
+            // Known from the last send.
+            Mode::Engine(_) => !self.has_ended(),
+            Mode::Gone => false,
+        }
+    }
+
+    /// Ends the transport: the client sees that it was lost, and comes back.
+    pub(crate) fn end(&self) {
+        let mode = self.mode.lock();
+        match &*mode {
+            Mode::Held(wire, ..) | Mode::Direct(wire) => {
+                self.ended.store(true, Ordering::Release);
+                wire.end();
+            }
+            Mode::Engine(probing) => {
+                if let Some(wire) = probing {
+                    wire.end();
+                }
+                if let Some(core) = self.core.upgrade() {
+                    self.end_polling(&core);
+                }
+            }
+            Mode::Gone => {}
+        }
+    }
+
+    fn end_polling(&self, core: &Arc<Core>) {
+        if !self.ended.swap(true, Ordering::AcqRel) {
+            core.close_session(&self.sid);
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Stops or resumes taking the client's messages.
+    pub(crate) fn pause(&self, paused: bool) {
+        match &*self.mode.lock() {
+            Mode::Held(wire, ..) | Mode::Direct(wire) | Mode::Engine(Some(wire)) => {
+                wire.pause(paused);
+            }
+            Mode::Engine(None) | Mode::Gone => {}
+        }
+        if let Some(polling) = self.polling.lock().as_mut() {
+            polling.pause(paused);
+        }
+    }
+
+    /// The engine let a connection go.
+    pub(crate) fn lost(&self, wire: &Arc<Wire>) {
+        let mut mode = self.mode.lock();
+        let ours = match &*mode {
+            Mode::Held(own, ..) | Mode::Direct(own) | Mode::Engine(Some(own)) => {
+                Arc::ptr_eq(own, wire)
+            }
+            Mode::Engine(None) | Mode::Gone => false,
+        };
+        if !ours {
+            return;
+        }
+        let probing = matches!(*mode, Mode::Engine(_));
+        // Dropped here, so that a socket that is kept in some room keeps no file
+        // descriptor.
+        *mode = Mode::Gone;
+        drop(mode);
+        let Some(core) = self.core.upgrade() else { return };
+        if probing {
+            // The engine answers no poll of a session whose upgrade failed, and no
+            // heartbeat ends it.
+            self.end_polling(&core);
+        }
+        core.forget(&self.sid);
+    }
+
+    /// Bytes that wait for the client.
+    pub(crate) fn waiting(&self) -> usize {
+        match &*self.mode.lock() {
+            Mode::Direct(wire) => wire.out.waiting(),
+            Mode::Held(wire, _, held) => wire.out.waiting() + held,
+            Mode::Engine(_) => self.polling.lock().as_ref().map_or(0, |polling| polling.waiting),
+            Mode::Gone => 0,
+        }
+    }
+
+    pub(crate) fn is_direct(&self) -> bool {
+        matches!(&*self.mode.lock(), Mode::Direct(_))
+    }
+}

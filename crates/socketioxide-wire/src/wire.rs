@@ -1,0 +1,346 @@
+//! A TCP connection as hyper and the engine see it: [`Conn`].
+//!
+//! While it carries HTTP it is a plain stream with back-pressure. Once it is a
+//! WebSocket, its writes never block: the engine's writer would wait for a peer
+//! that doesn't read, for ever, and with it the close of the session. Since every
+//! write is taken whole, and tungstenite hands over whole frames, frames that
+//! others write in between can't cut one.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::core::Core;
+use crate::frame;
+use crate::line::Line;
+use crate::out::{Carried, Out, Pushed, Socket, Written};
+use crate::stats::add;
+
+/// Bytes read at once, for all connections of a thread: what the engine doesn't
+/// take of them is kept with the connection.
+const READ_AHEAD: usize = 16 * 1024;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_AHEAD]);
+}
+
+impl Socket for TcpStream {
+    fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match parts {
+            [part] => self.try_write(part),
+            parts => self.try_write_vectored(parts),
+        }
+    }
+
+    fn shutdown(&self, how: Shutdown) {
+        // It may have ended by itself.
+        socket2::SockRef::from(self).shutdown(how).ok();
+    }
+}
+
+/// What is shared of a connection.
+pub(crate) struct Wire {
+    pub(crate) out: Out<TcpStream>,
+    core: Weak<Core>,
+    /// The engine session that it serves.
+    line: OnceLock<Weak<Line>>,
+    websocket: AtomicBool,
+    /// It may take over from polling with any message of the client.
+    probing: AtomicBool,
+    // Never held across an await; guards what the reader needs.
+    read: Mutex<Read>,
+}
+
+#[derive(Default)]
+struct Read {
+    unread: Bytes,
+    paused: bool,
+    reader: Option<Waker>,
+}
+
+/// A handle that keeps nothing open: a file descriptor closes with its last owner.
+#[derive(Clone)]
+pub(crate) struct WireRef(pub(crate) Weak<Wire>);
+
+impl Wire {
+    pub(crate) fn becomes_websocket(&self, rest: &[u8]) {
+        // A copy: the buffer that it comes from is hyper's 8 KiB.
+        self.read.lock().unread = Bytes::copy_from_slice(rest);
+        self.websocket.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn serves(&self, line: &Arc<Line>, probing: bool) {
+        self.line.set(Arc::downgrade(line)).ok();
+        self.probing.store(probing, Ordering::Release);
+    }
+
+    pub(crate) fn took_over(&self) {
+        self.probing.store(false, Ordering::Release);
+    }
+
+    fn line(&self) -> Option<Arc<Line>> {
+        self.line.get()?.upgrade()
+    }
+
+    /// Ends the connection in both directions, at once.
+    pub(crate) fn end(&self) {
+        self.out.end();
+        self.wake_reader();
+    }
+
+    fn wake_reader(&self) {
+        let reader = self.read.lock().reader.take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// Stops or resumes reading: TCP then tells the client to wait.
+    pub(crate) fn pause(&self, paused: bool) {
+        self.read.lock().paused = paused;
+        if !paused {
+            self.wake_reader();
+        }
+    }
+
+    /// Sees to what a push left to its caller. True if the message is on its way.
+    pub(crate) fn pushed(self: &Arc<Self>, pushed: Pushed) -> bool {
+        match pushed {
+            Pushed::Waits => true,
+            Pushed::Touched => {
+                if let Some(core) = self.core.upgrade() {
+                    core.touch(self);
+                }
+                true
+            }
+            Pushed::Blocked => {
+                self.drain();
+                true
+            }
+            Pushed::Dropped => {
+                if let Some(core) = self.core.upgrade() {
+                    add(&core.counters.dropped, 1);
+                }
+                false
+            }
+            Pushed::Full => {
+                if let Some(core) = self.core.upgrade() {
+                    add(&core.counters.ended_by_limit, 1);
+                    tracing::debug!("a socket was ended: too much waited for its peer");
+                }
+                self.wake_reader();
+                false
+            }
+            Pushed::Ended => false,
+        }
+    }
+
+    /// Writes as soon as the kernel takes more, until nothing waits.
+    pub(crate) fn drain(self: &Arc<Self>) {
+        let wire = self.clone();
+        tokio::spawn(async move {
+            loop {
+                // The kernel watches progress (TCP_USER_TIMEOUT): it knows what the
+                // peer took, while readiness comes only after large steps.
+                let writable = wire.out.socket().writable().await;
+                let mut carried = Carried::default();
+                let written = match writable {
+                    Ok(()) => wire.out.resume(&mut carried),
+                    Err(_) => Written::Ended,
+                };
+                if let Some(core) = wire.core.upgrade() {
+                    core.count(carried);
+                    if written == Written::Ended && wire.timed_out() {
+                        add(&core.counters.ended_by_timeout, 1);
+                        tracing::debug!("a socket was ended: its peer took nothing for too long");
+                    }
+                }
+                match written {
+                    Written::Blocked => {}
+                    Written::Clean => return,
+                    Written::Ended => return wire.end(),
+                }
+            }
+        });
+    }
+
+    fn timed_out(&self) -> bool {
+        !self.out.has_ended() || self.out.socket().take_error().is_ok_and(|e| e.is_some())
+    }
+}
+
+/// The end of a connection that hyper and the engine hold.
+pub struct Conn(pub(crate) Arc<Wire>);
+
+impl Conn {
+    /// For an accepted connection, with the core's limits.
+    #[must_use]
+    pub fn new(stream: TcpStream, core: &Arc<Core>) -> Self {
+        // Small frames go out at once.
+        stream.set_nodelay(true).ok();
+        let timeout = Some(core.settings.write_timeout);
+        socket2::SockRef::from(&stream).set_tcp_user_timeout(timeout).ok();
+        Self(Arc::new(Wire {
+            out: Out::new(stream, core.settings.waiting_bytes),
+            core: Arc::downgrade(core),
+            line: OnceLock::new(),
+            websocket: AtomicBool::new(false),
+            probing: AtomicBool::new(false),
+            read: Mutex::default(),
+        }))
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        // What waits goes out, then the connection ends, whoever else has a handle.
+        self.0.out.finish(Shutdown::Both);
+        if let Some(line) = self.0.line() {
+            line.lost(&self.0);
+        }
+    }
+}
+
+impl AsyncRead for Conn {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let wire = &self.0;
+        if wire.probing.load(Ordering::Acquire)
+            && let Some(line) = wire.line()
+        {
+            line.take_over();
+        }
+        loop {
+            {
+                let mut read = wire.read.lock();
+                if wire.out.has_ended() {
+                    return Poll::Ready(Ok(()));
+                }
+                if read.paused {
+                    read.reader = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                if !read.unread.is_empty() {
+                    let count = read.unread.len().min(buf.remaining());
+                    buf.put_slice(&read.unread.split_to(count));
+                    if read.unread.is_empty() {
+                        read.unread = Bytes::new();
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            ready!(wire.out.socket().poll_read_ready(cx))?;
+            let got = if buf.remaining() >= READ_AHEAD / 2 {
+                let got = wire.out.socket().try_read(buf.initialize_unfilled());
+                got.map(|count| buf.advance(count))
+            } else {
+                BUFFER.with_borrow_mut(|ahead| {
+                    let count = wire.out.socket().try_read(ahead)?;
+                    let (now, later) = ahead[..count].split_at(count.min(buf.remaining()));
+                    buf.put_slice(now);
+                    if !later.is_empty() {
+                        wire.read.lock().unread = Bytes::copy_from_slice(later);
+                    }
+                    Ok(())
+                })
+            };
+            match got {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+}
+
+impl Conn {
+    /// The engine's frames: its fences end here, the rest goes out.
+    fn write_frames(&self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(core) = self.0.core.upgrade() else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let mut plain = 0;
+        let mut at = 0;
+        while let Some(seen) = frame::first(&bytes[at..]) {
+            let end = at + seen.len;
+            let is_fence = seen.text && core.is_fence(seen.payload);
+            let answer = match &core.public_ids {
+                Some(ids) if seen.text => ids.rewrite(seen.payload),
+                _ => None,
+            };
+            if is_fence || answer.is_some() {
+                self.write_plain(&bytes[plain..at])?;
+                plain = end;
+            }
+            if let Some(answer) = answer {
+                let header = seen.len - seen.payload.len();
+                let mut frame = bytes[at..at + header].to_vec();
+                frame.extend_from_slice(&answer);
+                self.write_plain(&frame)?;
+            }
+            if is_fence && let Some(line) = self.0.line() {
+                line.fence_passed();
+            }
+            at = end;
+        }
+        self.write_plain(&bytes[plain..])?;
+        Ok(bytes.len())
+    }
+
+    fn write_plain(&self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let pushed = self.0.out.write_through(bytes);
+        if self.0.pushed(pushed) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.0.websocket.load(Ordering::Acquire) {
+            return Poll::Ready(self.write_frames(bytes));
+        }
+        let stream = self.0.out.socket();
+        loop {
+            ready!(stream.poll_write_ready(cx))?;
+            match stream.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
+        self.poll_write(cx, first)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.out.finish(Shutdown::Write);
+        Poll::Ready(Ok(()))
+    }
+}
