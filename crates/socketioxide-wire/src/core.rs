@@ -1,12 +1,16 @@
 //! What all connections share: settings, sessions, counters, the flushers.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::str::FromStr as _;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use socketioxide::TransportType;
 use socketioxide::adapter::Adapter;
 use socketioxide::extract::SocketRef;
+use socketioxide::socket::Sid;
 use tokio::sync::Notify;
 
 use crate::handle::Handle;
@@ -14,7 +18,7 @@ use crate::line::{Engine, Line};
 use crate::out::{Carried, Written};
 use crate::public_id::PublicIds;
 use crate::stats::{Counters, Stats, add};
-use crate::wire::{Wire, WireRef};
+use crate::wire::Wire;
 
 /// Bounds, and what a client may know.
 #[derive(Debug, Clone)]
@@ -59,25 +63,27 @@ pub struct Core {
     pub(crate) public_ids: Option<PublicIds>,
     sessions: Mutex<Sessions>,
     flushers: Vec<Arc<Flusher>>,
+    next_flusher: AtomicUsize,
     closer: OnceLock<Closer>,
 }
 
 /// Has the engine close the session of this id.
-pub(crate) type Closer = Box<dyn Fn(&str) + Send + Sync>;
+pub(crate) type Closer = Box<dyn Fn(Sid) + Send + Sync>;
 
 struct Sessions {
-    map: HashMap<Box<str>, Session>,
+    map: HashMap<Sid, Session>,
     sweep_at: usize,
 }
 
 struct Session {
     line: Arc<Line>,
     /// Its namespaces' sockets, by number.
-    sockets: Vec<(u64, Arc<dyn Engine>)>,
+    sockets: Vec<(u64, Weak<dyn Engine>)>,
 }
 
+/// Writes what waits, for the sockets that are in its care.
 #[derive(Default)]
-struct Flusher {
+pub(crate) struct Flusher {
     touched: Mutex<Vec<Arc<Wire>>>,
     wake: Notify,
 }
@@ -95,6 +101,7 @@ impl Core {
             public_ids: settings.conceal_ids.then(PublicIds::new),
             sessions: Mutex::new(Sessions { map: HashMap::new(), sweep_at: SWEEP_AT }),
             flushers: flushers.clone(),
+            next_flusher: AtomicUsize::new(0),
             closer: OnceLock::new(),
             settings,
         });
@@ -114,25 +121,25 @@ impl Core {
 
     /// Registers a namespace's socket, in its connect handler and before anything
     /// is awaited. What is sent by the handle goes out after the CONNECT answer.
-    pub fn register<A: Adapter>(self: &Arc<Self>, socket: SocketRef<A>) -> Handle<A> {
-        static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let sid = socket.id.as_str();
-        let engine: Arc<dyn Engine> = Arc::new(socket.clone());
-        let polls = !engine.is_websocket();
-        let line = {
+    pub fn register<A: Adapter>(self: &Arc<Self>, socket: SocketRef<A>) -> Arc<Handle<A>> {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let sid = socket.id;
+        let polls = socket.transport_type() != TransportType::Websocket;
+        let handle = {
             let mut sessions = self.sessions.lock();
             let session = sessions
                 .map
-                .entry(sid.into())
-                .or_insert_with(|| Session { line: Line::new(self, sid, polls), sockets: vec![] });
-            session.sockets.push((number, engine.clone()));
-            session.line.clone()
+                .entry(sid)
+                .or_insert_with(|| Session::new(Line::new(self, sid, polls)));
+            session.sockets.reserve_exact(1);
+            let handle = Arc::new(Handle::new(session.line.clone(), socket, number));
+            let engine: Weak<dyn Engine> = Arc::<Handle<A>>::downgrade(&handle);
+            session.sockets.push((number, engine));
+            handle
         };
-        // A session that began with polling gets its WebSocket by its id instead.
-        let wire = socket.req_parts().extensions.get::<WireRef>();
-        line.connected(&*engine, wire.and_then(|wire| wire.0.upgrade()));
-        Handle::new(line, socket, number)
+        handle.line.connected(&*handle);
+        handle
     }
 
     /// The counters.
@@ -154,17 +161,10 @@ impl Core {
         }
     }
 
-    pub(crate) fn touch(&self, wire: &Arc<Wire>) {
-        // By address, so that a socket is always in the care of the same one.
-        let place = Arc::as_ptr(wire).addr() / 64 % self.flushers.len();
-        let flusher = &self.flushers[place];
-        let mut touched = flusher.touched.lock();
-        touched.push(wire.clone());
-        let first = touched.len() == 1;
-        drop(touched);
-        if first {
-            flusher.wake.notify_one();
-        }
+    /// Who writes for the next connection.
+    pub(crate) fn flusher(&self) -> Arc<Flusher> {
+        let place = self.next_flusher.fetch_add(1, Ordering::Relaxed) % self.flushers.len();
+        self.flushers[place].clone()
     }
 
     pub(crate) fn count(&self, carried: Carried) {
@@ -182,20 +182,30 @@ impl Core {
             && payload.windows(self.fence.len()).any(|part| part == self.fence.as_bytes())
     }
 
-    pub(crate) fn session(&self, sid: &str) -> Option<Arc<Line>> {
-        self.sessions.lock().map.get(sid).map(|session| session.line.clone())
+    pub(crate) fn session(&self, sid: Sid) -> Option<Arc<Line>> {
+        self.sessions.lock().map.get(&sid).map(|session| session.line.clone())
     }
 
-    pub(crate) fn engine_socket(&self, sid: &str) -> Option<Arc<dyn Engine>> {
+    pub(crate) fn engine_socket(&self, sid: Sid) -> Option<Arc<dyn Engine>> {
         let sessions = self.sessions.lock();
-        sessions.map.get(sid)?.sockets.last().map(|(_, socket)| socket.clone())
+        sessions.map.get(&sid)?.sockets.last().and_then(|(_, socket)| socket.upgrade())
     }
 
-    /// A session that has just begun with polling.
-    pub(crate) fn begun(self: &Arc<Self>, sid: &str) {
+    /// A session that has just begun: with polling, or by this WebSocket. Takes the
+    /// engine's open packet without its type.
+    pub(crate) fn begun(self: &Arc<Self>, open: &[u8], wire: Option<&Arc<Wire>>) {
+        #[derive(serde::Deserialize)]
+        struct Open {
+            sid: String,
+        }
+        let open: Option<Open> = serde_json::from_slice(open).ok();
+        let Some(Ok(sid)) = open.map(|open| Sid::from_str(&open.sid)) else { return };
+        let line = Line::new(self, sid, wire.is_none());
+        if let Some(wire) = wire {
+            line.probe(wire);
+        }
         let mut sessions = self.sessions.lock();
-        let session = Session { line: Line::new(self, sid, true), sockets: Vec::new() };
-        sessions.map.entry(sid.into()).or_insert(session);
+        sessions.map.entry(sid).or_insert_with(|| Session::new(line));
         if sessions.map.len() >= sessions.sweep_at {
             let (now, idle) = (Instant::now(), self.settings.idle_polling);
             sessions.map.retain(|_, session| {
@@ -209,17 +219,17 @@ impl Core {
     }
 
     /// The session is no more.
-    pub(crate) fn forget(&self, sid: &str) {
-        let forgotten = self.sessions.lock().map.remove(sid);
+    pub(crate) fn forget(&self, sid: Sid) {
+        let forgotten = self.sessions.lock().map.remove(&sid);
         // Dropped without the lock: the last reference to an engine's socket may go.
         drop(forgotten);
     }
 
     /// A namespace's socket is no more.
-    pub(crate) fn unregister(&self, sid: &str, number: u64) {
+    pub(crate) fn unregister(&self, sid: Sid, number: u64) {
         let mut sessions = self.sessions.lock();
         let mut gone = None;
-        if let Some(session) = sessions.map.get_mut(sid)
+        if let Some(session) = sessions.map.get_mut(&sid)
             && let Some(at) = session.sockets.iter().position(|(other, _)| *other == number)
         {
             gone = Some(session.sockets.swap_remove(at));
@@ -233,7 +243,7 @@ impl Core {
     }
 
     /// Has the engine close a polling session.
-    pub(crate) fn close_session(&self, sid: &str) {
+    pub(crate) fn close_session(&self, sid: Sid) {
         if let Some(close) = self.closer.get() {
             close(sid);
         }
@@ -259,7 +269,24 @@ pub struct Now {
     pub waiting_bytes: usize,
 }
 
+impl Session {
+    fn new(line: Arc<Line>) -> Self {
+        Self { line, sockets: Vec::new() }
+    }
+}
+
 impl Flusher {
+    /// Something waits for this socket.
+    pub(crate) fn touch(&self, wire: &Arc<Wire>) {
+        let mut touched = self.touched.lock();
+        touched.push(wire.clone());
+        let first = touched.len() == 1;
+        drop(touched);
+        if first {
+            self.wake.notify_one();
+        }
+    }
+
     /// One write for each socket that was touched, whatever waits for it.
     async fn flush_all(&self, core: &Core) {
         loop {

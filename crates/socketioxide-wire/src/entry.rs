@@ -18,7 +18,7 @@ use socketioxide::service::SocketIoService;
 use crate::core::Core;
 use crate::line::Line;
 use crate::polling::SEPARATOR;
-use crate::wire::{Conn, WireRef};
+use crate::wire::Conn;
 
 /// The engine as a service.
 pub type Engine<A = LocalAdapter> = SocketIoService<NotFoundService, A>;
@@ -97,7 +97,7 @@ impl<A: Adapter> Entry<A> {
                 Err(refusal) => refusal.response(),
             };
         }
-        let line = sid.as_deref().and_then(|sid| self.core.session(sid));
+        let line = sid.as_deref().and_then(|sid| self.session(sid));
         match &line {
             Some(line) if line.has_ended() => Refusal::UnknownSession.response(),
             Some(line) if get => self.poll(line, request).await,
@@ -111,6 +111,10 @@ impl<A: Adapter> Entry<A> {
                 }
             }
         }
+    }
+
+    fn session(&self, sid: &str) -> Option<Arc<Line>> {
+        self.core.session(sid.parse().ok()?)
     }
 
     async fn pass_on(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
@@ -130,15 +134,10 @@ impl<A: Adapter> Entry<A> {
 
     /// The answer to a handshake names the session.
     async fn opened(&self, response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
-        #[derive(serde::Deserialize)]
-        struct Open {
-            sid: String,
-        }
         let (parts, body) = response.into_parts();
         let body = whole(body).await;
-        let open = body.strip_prefix(b"0").and_then(|open| serde_json::from_slice(open).ok());
-        if let Some(Open { sid }) = open {
-            self.core.begun(&sid);
+        if let Some(open) = body.strip_prefix(b"0") {
+            self.core.begun(open, None);
         }
         Response::from_parts(parts, Full::new(body))
     }
@@ -210,7 +209,7 @@ impl<A: Adapter> Entry<A> {
     ) -> Result<Response<Full<Bytes>>, Refusal> {
         let key = websocket_key(&request)?;
         let line = match &sid {
-            Some(sid) => Some(self.core.session(sid).ok_or(Refusal::UnknownSession)?),
+            Some(sid) => Some(self.session(sid).ok_or(Refusal::UnknownSession)?),
             None => None,
         };
         if let Some(line) = &line {
@@ -229,7 +228,7 @@ impl<A: Adapter> Entry<A> {
         }
         let own = self.own_request(request.uri(), request.headers()).ok_or(Refusal::BadRequest)?;
         let upgrade = hyper::upgrade::on(&mut request);
-        let (engine, core) = (self.engine.clone(), self.core.clone());
+        let engine = self.engine.clone();
         tokio::spawn(async move {
             let Ok(upgraded) = upgrade.await else { return };
             // Any other connection would be the application's mistake.
@@ -239,15 +238,10 @@ impl<A: Adapter> Entry<A> {
             };
             let conn = parts.io.into_inner();
             conn.0.becomes_websocket(&parts.read_buf);
-            let mut own = own;
-            match &line {
-                Some(line) if !line.probe(&conn.0) => return,
-                Some(_) => {}
-                None => {
-                    own.extensions_mut().insert(WireRef(Arc::downgrade(&conn.0)));
-                }
+            // A new session is known when the engine's open packet names it.
+            if line.is_some_and(|line| !line.probe(&conn.0)) {
+                return;
             }
-            drop(core);
             if let Err(error) = engine.call((conn, own)).await {
                 tracing::debug!(%error, "the engine refused a WebSocket");
             }

@@ -7,17 +7,19 @@ use serde::Serialize;
 use socketioxide::adapter::{Adapter, LocalAdapter};
 use socketioxide::extract::SocketRef;
 use socketioxide::socket::DisconnectReason;
+use socketioxide::{SendError, TransportType};
 
 use crate::frame::{self, Frame};
 use crate::inbox::Ack;
-use crate::line::Line;
+use crate::line::{Engine, Line};
+use crate::rooms::Member;
 
 /// Sends to one socket, in the order of the calls, without ever waiting.
 ///
 /// Get it from [`Core::register`](crate::Core::register), and tell it by
 /// [`closed`](Self::closed) when the disconnect handler runs.
 pub struct Handle<A: Adapter = LocalAdapter> {
-    line: Arc<Line>,
+    pub(crate) line: Arc<Line>,
     socket: SocketRef<A>,
     number: u64,
     closed: AtomicBool,
@@ -75,7 +77,7 @@ impl<A: Adapter> Handle<A> {
     /// that waits for the client's answer: it keeps its place among what this
     /// handle sends before and after. `run` must not wait.
     pub fn by_engine<T>(&self, run: impl FnOnce(&SocketRef<A>) -> T) -> T {
-        self.line.by_engine(&self.socket, || run(&self.socket))
+        self.line.by_engine(self, || run(&self.socket))
     }
 
     /// Disconnects from the namespace, after all that was sent: clients do not
@@ -104,7 +106,7 @@ impl<A: Adapter> Handle<A> {
     /// when something has been sent to it.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.line.is_alive(&self.socket)
+        self.line.is_alive(self)
     }
 
     /// Stops or resumes taking the client's messages, so that it has to wait.
@@ -120,7 +122,7 @@ impl<A: Adapter> Handle<A> {
         if !matches!(reason, ClientNSDisconnect | ServerNSDisconnect)
             && let Some(core) = self.line.core.upgrade()
         {
-            core.forget(&self.line.sid);
+            core.forget(self.line.sid);
         }
     }
 
@@ -128,8 +130,28 @@ impl<A: Adapter> Handle<A> {
         if !self.closed.swap(true, Ordering::AcqRel)
             && let Some(core) = self.line.core.upgrade()
         {
-            core.unregister(&self.line.sid, self.number);
+            core.unregister(self.line.sid, self.number);
         }
+    }
+}
+
+impl<A: Adapter> Engine for Handle<A> {
+    fn is_connected(&self) -> bool {
+        self.socket.connected()
+    }
+
+    fn is_websocket(&self) -> bool {
+        self.socket.transport_type() == TransportType::Websocket
+    }
+
+    fn fence(&self, token: &str) -> Result<(), SendError> {
+        self.socket.emit(token, &())
+    }
+}
+
+impl<A: Adapter> Member for Handle<A> {
+    fn number(&self) -> u64 {
+        self.number
     }
 }
 

@@ -4,6 +4,7 @@
 //! a client may change places. Here one queue takes them in the order of arrival,
 //! for one task that reads it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use socketioxide::extract::AckSender;
 use socketioxide::handler::{FromMessage, FromMessageParts};
 use socketioxide::socket::Socket;
 use socketioxide_core::Value;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 
 use crate::handle::Handle;
 
@@ -55,60 +56,83 @@ impl<A: Adapter> Clone for Inbox<A> {
 struct Feed<A: Adapter> {
     handle: Arc<Handle<A>>,
     state: Mutex<State<A>>,
+    /// Something came, or nothing comes any more.
+    news: Notify,
 }
 
 struct State<A: Adapter> {
-    // Unbounded in name only: reading stops at PAUSE_AT, so that no more can come
+    // Bounded by what feeds it: reading stops at PAUSE_AT, so that no more can come
     // than one read of a WebSocket or one body of a polling client held beyond.
-    sender: Option<mpsc::UnboundedSender<Event<A>>>,
-    waiting: usize,
+    queue: VecDeque<Event<A>>,
+    closed: bool,
     paused: bool,
 }
 
 /// The end that one task reads.
-pub struct Outlet<A: Adapter = LocalAdapter> {
-    queue: mpsc::UnboundedReceiver<Event<A>>,
-    feed: Arc<Feed<A>>,
-}
+pub struct Outlet<A: Adapter = LocalAdapter>(Arc<Feed<A>>);
 
 impl<A: Adapter> Inbox<A> {
     /// A queue for a socket.
     #[must_use]
     pub fn new(handle: Arc<Handle<A>>) -> (Self, Outlet<A>) {
-        let (sender, queue) = mpsc::unbounded_channel();
-        let state = State { sender: Some(sender), waiting: 0, paused: false };
-        let feed = Arc::new(Feed { handle, state: Mutex::new(state) });
-        (Self(feed.clone()), Outlet { queue, feed })
+        let state = State { queue: VecDeque::new(), closed: false, paused: false };
+        let feed = Feed { handle, state: Mutex::new(state), news: Notify::new() };
+        let feed = Arc::new(feed);
+        (Self(feed.clone()), Outlet(feed))
     }
 
     /// Nothing more comes; the outlet ends when it has taken what came.
     pub fn close(&self) {
-        self.0.state.lock().sender.take();
+        self.0.state.lock().closed = true;
+        self.0.news.notify_one();
     }
 
     fn push(&self, event: Event<A>) {
         let mut state = self.0.state.lock();
-        let Some(sender) = &state.sender else { return };
-        if sender.send(event).is_err() {
+        if state.closed {
             return;
         }
-        state.waiting += 1;
-        if state.waiting >= PAUSE_AT && !std::mem::replace(&mut state.paused, true) {
+        state.queue.push_back(event);
+        if state.queue.len() >= PAUSE_AT && !std::mem::replace(&mut state.paused, true) {
             self.0.handle.pause(true);
         }
+        drop(state);
+        self.0.news.notify_one();
     }
 }
 
 impl<A: Adapter> Outlet<A> {
     /// The next event; `None` when the socket is closed and all were taken.
     pub async fn next(&mut self) -> Option<Event<A>> {
-        let next = self.queue.recv().await?;
-        let mut state = self.feed.state.lock();
-        state.waiting -= 1;
-        if state.waiting <= RESUME_AT && std::mem::replace(&mut state.paused, false) {
-            self.feed.handle.pause(false);
+        loop {
+            {
+                let mut state = self.0.state.lock();
+                let next = state.queue.pop_front();
+                if state.queue.len() <= RESUME_AT && std::mem::replace(&mut state.paused, false) {
+                    self.0.handle.pause(false);
+                }
+                if state.queue.is_empty() {
+                    // Given back: an idle socket keeps no buffer.
+                    state.queue = VecDeque::new();
+                }
+                if next.is_some() || state.closed {
+                    return next;
+                }
+            }
+            self.0.news.notified().await;
         }
-        Some(next)
+    }
+}
+
+impl<A: Adapter> Drop for Outlet<A> {
+    /// What nobody will take is not collected.
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.closed = true;
+        state.queue = VecDeque::new();
+        if std::mem::replace(&mut state.paused, false) {
+            self.0.handle.pause(false);
+        }
     }
 }
 

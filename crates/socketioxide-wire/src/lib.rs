@@ -42,7 +42,7 @@
 //! let (engine, io) = SocketIo::builder().ws_read_buffer_size(0).build_svc();
 //! let connected = core.clone();
 //! io.ns("/", async move |socket: SocketRef| {
-//!     let handle = Arc::new(connected.register(socket.clone()));
+//!     let handle = connected.register(socket.clone());
 //!     let (inbox, mut events) = Inbox::new(handle.clone());
 //!     socket.extensions.insert(inbox.clone());
 //!     socket.on_fallback(async |_: Taken| {});

@@ -7,15 +7,14 @@
 //! and what is sent meanwhile is held until the fence comes out at the other end.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use socketioxide::adapter::Adapter;
-use socketioxide::extract::SocketRef;
-use socketioxide::{SendError, SocketError, TransportType};
+use socketioxide::socket::Sid;
+use socketioxide::{SendError, SocketError};
 
 use crate::core::Core;
 use crate::out::Pushed;
@@ -25,10 +24,8 @@ use crate::wire::Wire;
 
 /// An engine session.
 pub(crate) struct Line {
-    pub(crate) sid: Box<str>,
+    pub(crate) sid: Sid,
     pub(crate) core: Weak<Core>,
-    /// Sockets of namespaces that are registered.
-    pub(crate) sockets: AtomicU64,
     ended: AtomicBool,
     // Never held across an await.
     mode: Mutex<Mode>,
@@ -40,11 +37,17 @@ enum Mode {
     /// By the engine's channel. A WebSocket may be about to take over.
     Engine(Option<Arc<Wire>>),
     /// Behind fences: each item either is one or waits for those before it.
-    Held(Arc<Wire>, VecDeque<Held>, usize),
+    Held(Arc<Wire>, Box<Waiting>),
     /// Straight to the socket.
     Direct(Arc<Wire>),
     /// The session has lost its transport.
     Gone,
+}
+
+#[derive(Default)]
+struct Waiting {
+    items: VecDeque<Held>,
+    bytes: usize,
 }
 
 enum Given {
@@ -67,26 +70,11 @@ pub(crate) trait Engine: Send + Sync {
     fn fence(&self, token: &str) -> Result<(), SendError>;
 }
 
-impl<A: Adapter> Engine for SocketRef<A> {
-    fn is_connected(&self) -> bool {
-        self.connected()
-    }
-
-    fn is_websocket(&self) -> bool {
-        self.transport_type() == TransportType::Websocket
-    }
-
-    fn fence(&self, token: &str) -> Result<(), SendError> {
-        self.emit(token, &())
-    }
-}
-
 impl Line {
-    pub(crate) fn new(core: &Arc<Core>, sid: &str, polls: bool) -> Arc<Self> {
+    pub(crate) fn new(core: &Arc<Core>, sid: Sid, polls: bool) -> Arc<Self> {
         Arc::new(Self {
-            sid: sid.into(),
+            sid,
             core: Arc::downgrade(core),
-            sockets: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             mode: Mutex::new(Mode::Engine(None)),
             polling: Mutex::new(polls.then(|| Box::new(Polling::new(Instant::now())))),
@@ -99,20 +87,15 @@ impl Line {
         if !matches!(*mode, Mode::Engine(None)) || self.has_ended() {
             return false;
         }
-        wire.serves(self, true);
+        wire.serves(self);
         *mode = Mode::Engine(Some(wire.clone()));
         true
     }
 
     /// A namespace's socket of this session is connected: its events wait until
     /// the answer to its CONNECT, which is in the channel, is through.
-    pub(crate) fn connected(self: &Arc<Self>, socket: &dyn Engine, wire: Option<Arc<Wire>>) {
-        self.sockets.fetch_add(1, Ordering::AcqRel);
+    pub(crate) fn connected(&self, socket: &dyn Engine) {
         let mut mode = self.mode.lock();
-        if let (Mode::Engine(None), Some(wire)) = (&*mode, wire) {
-            wire.serves(self, false);
-            *mode = Mode::Engine(Some(wire));
-        }
         match &mut *mode {
             Mode::Engine(Some(_)) => self.try_take_over(&mut mode, socket),
             Mode::Direct(_) | Mode::Held(..) => {
@@ -123,9 +106,9 @@ impl Line {
     }
 
     /// The client spoke by the WebSocket that probes.
-    pub(crate) fn take_over(self: &Arc<Self>) {
+    pub(crate) fn take_over(&self) {
         let Some(core) = self.core.upgrade() else { return };
-        let Some(socket) = core.engine_socket(&self.sid) else { return };
+        let Some(socket) = core.engine_socket(self.sid) else { return };
         let mut mode = self.mode.lock();
         if matches!(*mode, Mode::Engine(Some(_))) {
             self.try_take_over(&mut mode, &*socket);
@@ -163,9 +146,9 @@ impl Line {
             // It has left its namespace just now; the session may live on.
             return false;
         }
-        let (wire, mut items, bytes) = match std::mem::replace(mode, Mode::Gone) {
-            Mode::Engine(Some(wire)) | Mode::Direct(wire) => (wire, VecDeque::new(), 0),
-            Mode::Held(wire, items, bytes) => (wire, items, bytes),
+        let (wire, mut waiting) = match std::mem::replace(mode, Mode::Gone) {
+            Mode::Engine(Some(wire)) | Mode::Direct(wire) => (wire, Box::default()),
+            Mode::Held(wire, waiting) => (wire, waiting),
             Mode::Engine(None) | Mode::Gone => return false,
         };
         if raised.is_err() {
@@ -173,23 +156,23 @@ impl Line {
             wire.end();
             return false;
         }
-        items.push_back(Held::Fence);
-        *mode = Mode::Held(wire, items, bytes);
+        waiting.items.push_back(Held::Fence);
+        *mode = Mode::Held(wire, waiting);
         true
     }
 
     /// A fence came out of the engine: what waited for it follows.
     pub(crate) fn fence_passed(&self) {
         let mut mode = self.mode.lock();
-        let Mode::Held(wire, items, bytes) = &mut *mode else { return };
+        let Mode::Held(wire, waiting) = &mut *mode else { return };
         let wire = wire.clone();
-        items.pop_front();
-        while let Some(Held::Frame(frame)) = items.front() {
-            *bytes -= frame.len();
+        waiting.items.pop_front();
+        while let Some(Held::Frame(frame)) = waiting.items.front() {
+            waiting.bytes -= frame.len();
             wire.pushed(wire.out.push(frame, false));
-            items.pop_front();
+            waiting.items.pop_front();
         }
-        if items.is_empty() {
+        if waiting.items.is_empty() {
             *mode = Mode::Direct(wire);
         }
     }
@@ -207,18 +190,18 @@ impl Line {
             Mode::Direct(wire) => {
                 frame().is_some_and(|f| wire.pushed(wire.out.push(&f, droppable)))
             }
-            Mode::Held(wire, items, bytes) => {
+            Mode::Held(wire, waiting) => {
                 let Some(frame) = frame() else { return false };
                 let limit = self.core.upgrade().map_or(0, |core| core.settings.waiting_bytes);
-                if droppable && *bytes >= limit / 2 {
+                if droppable && waiting.bytes >= limit / 2 {
                     return wire.pushed(Pushed::Dropped);
                 }
-                if *bytes > 0 && *bytes + frame.len() > limit {
+                if waiting.bytes > 0 && waiting.bytes + frame.len() > limit {
                     wire.end();
                     return wire.pushed(Pushed::Full);
                 }
-                *bytes += frame.len();
-                items.push_back(Held::Frame(frame));
+                waiting.bytes += frame.len();
+                waiting.items.push_back(Held::Frame(frame));
                 true
             }
             Mode::Engine(_) => match self.give(droppable, frame, give) {
@@ -317,7 +300,7 @@ impl Line {
 
     fn end_polling(&self, core: &Arc<Core>) {
         if !self.ended.swap(true, Ordering::AcqRel) {
-            core.close_session(&self.sid);
+            core.close_session(self.sid);
         }
     }
 
@@ -350,7 +333,7 @@ impl Line {
         if !ours {
             return;
         }
-        let probing = matches!(*mode, Mode::Engine(_));
+        let probing = matches!(*mode, Mode::Engine(_)) && self.polling.lock().is_some();
         // Dropped here, so that a socket that is kept in some room keeps no file
         // descriptor.
         *mode = Mode::Gone;
@@ -361,14 +344,14 @@ impl Line {
             // heartbeat ends it.
             self.end_polling(&core);
         }
-        core.forget(&self.sid);
+        core.forget(self.sid);
     }
 
     /// Bytes that wait for the client.
     pub(crate) fn waiting(&self) -> usize {
         match &*self.mode.lock() {
             Mode::Direct(wire) => wire.out.waiting(),
-            Mode::Held(wire, _, held) => wire.out.waiting() + held,
+            Mode::Held(wire, held) => wire.out.waiting() + held.bytes,
             Mode::Engine(_) => self.polling.lock().as_ref().map_or(0, |polling| polling.waiting),
             Mode::Gone => 0,
         }

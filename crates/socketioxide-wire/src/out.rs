@@ -2,9 +2,9 @@
 //!
 //! Whoever sends puts bytes in with [`Out::push`]; a flusher writes them with
 //! [`Out::flush`]; when the kernel takes no more, one drainer waits until it does
-//! and calls [`Out::resume`]. At any time the bytes are in the care of exactly one
-//! of these: `touched` says that a flusher is on its way, `draining` that a drainer
-//! is. The tests in `tests/model.rs` run this file under a model checker.
+//! and calls [`Out::resume`]. What waits is always in somebody's care: `touched`
+//! says that a flusher is on its way, `writing` that somebody writes, `draining`
+//! that a drainer waits. The tests in `tests/model.rs` run this file under a model checker.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -12,7 +12,7 @@ use std::net::Shutdown;
 
 use bytes::Bytes;
 
-use super::sync::Mutex;
+use super::sync::{Mutex, MutexGuard};
 
 /// A non-blocking socket.
 pub(crate) trait Socket {
@@ -76,8 +76,11 @@ struct State {
     queue: VecDeque<Bytes>,
     /// Bytes of the first that are written.
     offset: usize,
+    /// Cost of the queue, and of what a writer has taken from it.
     waiting: usize,
     touched: bool,
+    /// Somebody writes right now, without the lock, and looks again when it is done.
+    writing: bool,
     draining: bool,
     phase: Phase,
 }
@@ -98,6 +101,7 @@ impl<S: Socket> Out<S> {
             offset: 0,
             waiting: 0,
             touched: false,
+            writing: false,
             draining: false,
             phase: Phase::Open,
         });
@@ -129,12 +133,12 @@ impl<S: Socket> Out<S> {
         if !self.enqueue(&mut state, bytes.clone()) {
             return Pushed::Full;
         }
-        if state.draining {
+        if state.draining || state.writing {
             return Pushed::Waits;
         }
         if state.waiting >= WRITE_AT {
             let mut carried = Carried::default();
-            return match self.write(&mut state, &mut carried) {
+            return match self.write(state, &mut carried) {
                 Written::Clean => Pushed::Waits,
                 Written::Blocked => Pushed::Blocked,
                 Written::Ended => Pushed::Ended,
@@ -151,7 +155,7 @@ impl<S: Socket> Out<S> {
             return Pushed::Ended;
         }
         let mut rest = bytes;
-        if state.queue.is_empty() {
+        if state.queue.is_empty() && !state.writing {
             match self.socket.try_write(&[IoSlice::new(bytes)]) {
                 Ok(count) => rest = &bytes[count..],
                 Err(error) if is_transient(&error) => {}
@@ -167,7 +171,7 @@ impl<S: Socket> Out<S> {
         if !self.enqueue(&mut state, Bytes::copy_from_slice(rest)) {
             return Pushed::Full;
         }
-        if state.draining || state.touched {
+        if state.draining || state.writing || state.touched {
             return Pushed::Waits;
         }
         state.draining = true;
@@ -190,49 +194,58 @@ impl<S: Socket> Out<S> {
     pub(crate) fn flush(&self, carried: &mut Carried) -> Written {
         let mut state = self.state.lock();
         state.touched = false;
-        if state.draining { Written::Clean } else { self.write(&mut state, carried) }
+        if state.draining || state.writing { Written::Clean } else { self.write(state, carried) }
     }
 
     /// Writes what waits, for the drainer, when the kernel may take it again.
     pub(crate) fn resume(&self, carried: &mut Carried) -> Written {
         let mut state = self.state.lock();
         state.draining = false;
-        self.write(&mut state, carried)
+        self.write(state, carried)
     }
 
-    fn write(&self, state: &mut State, carried: &mut Carried) -> Written {
-        if matches!(state.phase, Phase::Ended) {
-            return Written::Ended;
-        }
-        while !state.queue.is_empty() {
-            let mut parts = [IoSlice::new(&[]); PARTS];
-            let mut count = 0;
-            for (part, bytes) in parts.iter_mut().zip(&state.queue) {
-                let from = if count == 0 { state.offset } else { 0 };
-                *part = IoSlice::new(&bytes[from..]);
-                count += 1;
+    /// Writes all that waits, or what the kernel takes. The lock is not held during
+    /// the system calls: a sender that goes through many sockets would otherwise
+    /// meet the flusher at every one of them.
+    fn write<'a>(&'a self, mut state: MutexGuard<'a, State>, carried: &mut Carried) -> Written {
+        loop {
+            if matches!(state.phase, Phase::Ended) {
+                return Written::Ended;
             }
-            match self.socket.try_write(&parts[..count]) {
-                Ok(written) => {
-                    carried.writes += 1;
-                    carried.messages += state.advance(written);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    state.draining = true;
-                    return Written::Blocked;
-                }
-                Err(_) => {
-                    self.end_locked(state);
+            if state.queue.is_empty() {
+                break;
+            }
+            let mut batch = Batch {
+                queue: std::mem::take(&mut state.queue),
+                offset: std::mem::take(&mut state.offset),
+                written: 0,
+            };
+            state.writing = true;
+            drop(state);
+            let done = batch.write(&self.socket, carried);
+            state = self.state.lock();
+            state.writing = false;
+            if matches!(state.phase, Phase::Ended) {
+                return Written::Ended;
+            }
+            state.waiting -= batch.written;
+            if let Err(error) = done {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    self.end_locked(&mut state);
                     return Written::Ended;
                 }
+                batch.queue.append(&mut state.queue);
+                state.queue = batch.queue;
+                state.offset = batch.offset;
+                state.draining = true;
+                return Written::Blocked;
             }
         }
         // Given back: an idle socket keeps no buffer.
         state.queue = VecDeque::new();
         if let Phase::Closing(how) = state.phase {
             match how {
-                Shutdown::Both => self.end_locked(state),
+                Shutdown::Both => self.end_locked(&mut state),
                 half => self.socket.shutdown(half),
             }
         }
@@ -251,7 +264,7 @@ impl<S: Socket> Out<S> {
             return;
         }
         state.phase = Phase::Closing(how);
-        if state.queue.is_empty() {
+        if state.queue.is_empty() && !state.writing {
             match how {
                 Shutdown::Both => self.end_locked(&mut state),
                 half => self.socket.shutdown(half),
@@ -270,7 +283,36 @@ impl<S: Socket> Out<S> {
     }
 }
 
-impl State {
+/// What one writer has taken.
+struct Batch {
+    queue: VecDeque<Bytes>,
+    offset: usize,
+    /// Cost of what is written.
+    written: usize,
+}
+
+impl Batch {
+    fn write(&mut self, socket: &impl Socket, carried: &mut Carried) -> io::Result<()> {
+        while !self.queue.is_empty() {
+            let mut parts = [IoSlice::new(&[]); PARTS];
+            let mut count = 0;
+            for (part, bytes) in parts.iter_mut().zip(&self.queue) {
+                let from = if count == 0 { self.offset } else { 0 };
+                *part = IoSlice::new(&bytes[from..]);
+                count += 1;
+            }
+            match socket.try_write(&parts[..count]) {
+                Ok(written) => {
+                    carried.writes += 1;
+                    carried.messages += self.advance(written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// So many bytes went out; says how many messages that completed.
     fn advance(&mut self, written: usize) -> u64 {
         let mut completed = 0;
@@ -279,7 +321,7 @@ impl State {
             && self.offset >= first.len()
         {
             self.offset -= first.len();
-            self.waiting -= first.len() + OVERHEAD;
+            self.written += first.len() + OVERHEAD;
             self.queue.pop_front();
             completed += 1;
         }

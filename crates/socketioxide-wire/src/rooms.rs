@@ -18,7 +18,7 @@ pub trait Member {
 pub struct Rooms<K, M> {
     rooms: HashMap<K, Vec<Arc<M>>>,
     /// Where each member stands in its rooms' lists.
-    places: HashMap<u64, Vec<(K, usize)>>,
+    places: HashMap<u64, Vec<(K, u32)>>,
 }
 
 impl<K: Hash + Eq + Clone, M: Member> Default for Rooms<K, M> {
@@ -47,7 +47,9 @@ impl<K: Hash + Eq + Clone, M: Member> Rooms<K, M> {
             return false;
         }
         let list = self.rooms.entry(room.clone()).or_default();
-        places.push((room.clone(), list.len()));
+        // Nobody has four billion sockets.
+        let Ok(place) = u32::try_from(list.len()) else { return false };
+        places.push((room.clone(), place));
         list.push(member.clone());
         true
     }
@@ -61,14 +63,14 @@ impl<K: Hash + Eq + Clone, M: Member> Rooms<K, M> {
         true
     }
 
-    fn take(&mut self, room: &K, place: usize) {
+    fn take(&mut self, room: &K, at: u32) {
         let Some(list) = self.rooms.get_mut(room) else { return };
+        let place = at as usize;
         list.swap_remove(place);
         if let Some(moved) = list.get(place) {
-            let from = list.len();
             if let Some(places) = self.places.get_mut(&moved.number()) {
-                for (_, at) in places.iter_mut().filter(|(r, at)| *at == from && r == room) {
-                    *at = place;
+                for (_, moved) in places.iter_mut().filter(|(other, _)| other == room) {
+                    *moved = at;
                 }
             }
         } else if list.is_empty() {

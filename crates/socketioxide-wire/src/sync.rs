@@ -1,3 +1,3 @@
 //! The lock of [`super::out`]; the model checker puts its own in its place.
 
-pub(crate) use parking_lot::Mutex;
+pub(crate) use parking_lot::{Mutex, MutexGuard};

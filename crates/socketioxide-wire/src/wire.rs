@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::core::Core;
+use crate::core::{Core, Flusher};
 use crate::frame;
 use crate::line::Line;
 use crate::out::{Carried, Out, Pushed, Socket, Written};
@@ -51,6 +51,7 @@ impl Socket for TcpStream {
 pub(crate) struct Wire {
     pub(crate) out: Out<TcpStream>,
     core: Weak<Core>,
+    flusher: Arc<Flusher>,
     /// The engine session that it serves.
     line: OnceLock<Weak<Line>>,
     websocket: AtomicBool,
@@ -62,25 +63,30 @@ pub(crate) struct Wire {
 
 #[derive(Default)]
 struct Read {
-    unread: Bytes,
+    /// Boxed, since there is hardly ever something.
+    unread: Option<Box<Bytes>>,
     paused: bool,
     reader: Option<Waker>,
 }
 
-/// A handle that keeps nothing open: a file descriptor closes with its last owner.
-#[derive(Clone)]
-pub(crate) struct WireRef(pub(crate) Weak<Wire>);
+impl Read {
+    fn keep(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.unread = Some(Box::new(Bytes::copy_from_slice(bytes)));
+        }
+    }
+}
 
 impl Wire {
     pub(crate) fn becomes_websocket(&self, rest: &[u8]) {
         // A copy: the buffer that it comes from is hyper's 8 KiB.
-        self.read.lock().unread = Bytes::copy_from_slice(rest);
+        self.read.lock().keep(rest);
         self.websocket.store(true, Ordering::Release);
     }
 
-    pub(crate) fn serves(&self, line: &Arc<Line>, probing: bool) {
+    pub(crate) fn serves(&self, line: &Arc<Line>) {
         self.line.set(Arc::downgrade(line)).ok();
-        self.probing.store(probing, Ordering::Release);
+        self.probing.store(true, Ordering::Release);
     }
 
     pub(crate) fn took_over(&self) {
@@ -117,9 +123,7 @@ impl Wire {
         match pushed {
             Pushed::Waits => true,
             Pushed::Touched => {
-                if let Some(core) = self.core.upgrade() {
-                    core.touch(self);
-                }
+                self.flusher.touch(self);
                 true
             }
             Pushed::Blocked => {
@@ -192,6 +196,7 @@ impl Conn {
         Self(Arc::new(Wire {
             out: Out::new(stream, core.settings.waiting_bytes),
             core: Arc::downgrade(core),
+            flusher: core.flusher(),
             line: OnceLock::new(),
             websocket: AtomicBool::new(false),
             probing: AtomicBool::new(false),
@@ -232,11 +237,11 @@ impl AsyncRead for Conn {
                     read.reader = Some(cx.waker().clone());
                     return Poll::Pending;
                 }
-                if !read.unread.is_empty() {
-                    let count = read.unread.len().min(buf.remaining());
-                    buf.put_slice(&read.unread.split_to(count));
-                    if read.unread.is_empty() {
-                        read.unread = Bytes::new();
+                if let Some(unread) = &mut read.unread {
+                    let count = unread.len().min(buf.remaining());
+                    buf.put_slice(&unread.split_to(count));
+                    if unread.is_empty() {
+                        read.unread = None;
                     }
                     return Poll::Ready(Ok(()));
                 }
@@ -250,9 +255,7 @@ impl AsyncRead for Conn {
                     let count = wire.out.socket().try_read(ahead)?;
                     let (now, later) = ahead[..count].split_at(count.min(buf.remaining()));
                     buf.put_slice(now);
-                    if !later.is_empty() {
-                        wire.read.lock().unread = Bytes::copy_from_slice(later);
-                    }
+                    wire.read.lock().keep(later);
                     Ok(())
                 })
             };
@@ -274,6 +277,12 @@ impl Conn {
         let mut at = 0;
         while let Some(seen) = frame::first(&bytes[at..]) {
             let end = at + seen.len;
+            if seen.text
+                && self.0.line.get().is_none()
+                && let Some(open) = seen.payload.strip_prefix(b"0")
+            {
+                core.begun(open, Some(&self.0));
+            }
             let is_fence = seen.text && core.is_fence(seen.payload);
             let answer = match &core.public_ids {
                 Some(ids) if seen.text => ids.rewrite(seen.payload),

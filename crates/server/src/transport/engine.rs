@@ -61,7 +61,7 @@ pub fn build<A: App>(
     };
     let connected = async move |socket: SocketRef| {
         let Some(who) = socket.extensions.get::<Identity>() else { return };
-        let handle = Arc::new(core.register(socket.clone()));
+        let handle = core.register(socket.clone());
         let link = hub.register(who, handle.clone());
         let (inbox, outlet) = Inbox::new(handle.clone());
         // Registered before anything is awaited: a handler that is missing when

@@ -1,0 +1,488 @@
+//! What a delivery costs: plain socketioxide, this crate, and a bare `send()` loop
+//! over the same kind of sockets, in one run.
+//!
+//! ```text
+//! cargo bench -p socketioxide-wire                       2,000 clients, 5 rounds
+//! cargo bench -p socketioxide-wire -- --clients 500 --rounds 3
+//! ```
+//!
+//! Each server is a process of its own, whose CPU time is read from
+//! `/proc/<pid>/task/*/schedstat`; the clients are in this process. The rounds are
+//! interleaved, and what counts is the median of the ratios in the same round:
+//! absolute figures depend on what else the machine does.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use socketioxide::SocketIo;
+use socketioxide::extract::SocketRef;
+use socketioxide::socket::DisconnectReason;
+use socketioxide_wire::{Conn, Core, Entry, Frame, Handle, Inbox, Rooms, Settings, Taken};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+const MODES: [&str; 3] = ["plain", "wire", "bare"];
+const ROOM: usize = 50;
+const PAYLOAD: usize = 200;
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let value = |name: &str| {
+        let at = args.iter().position(|arg| arg == name)?;
+        args.get(at + 1).cloned()
+    };
+    if let Some(mode) = value("--serve") {
+        let ping = value("--ping-ms").map_or(300_000, |ms| ms.parse().unwrap());
+        return serve(&mode, Duration::from_millis(ping));
+    }
+    let clients = value("--clients").map_or(2000, |n| n.parse().unwrap());
+    let rounds = value("--rounds").map_or(5, |n| n.parse().unwrap());
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async move {
+        if value("--only").as_deref() != Some("memory") {
+            cpu(clients, rounds).await;
+        }
+        if value("--only").as_deref() != Some("cpu") {
+            memory(value("--clients").map_or(5000, |n| n.parse().unwrap())).await;
+        }
+    });
+}
+
+// ---- servers ----
+
+/// The number of a socket, from its query.
+fn number_of(query: &str) -> usize {
+    query.split("n=").nth(1).unwrap().split('&').next().unwrap().parse().unwrap()
+}
+
+fn payload() -> String {
+    "x".repeat(PAYLOAD)
+}
+
+fn raise_file_limit() {
+    let files = nix::sys::resource::Resource::RLIMIT_NOFILE;
+    let (_, hard) = nix::sys::resource::getrlimit(files).unwrap();
+    nix::sys::resource::setrlimit(files, hard, hard).unwrap();
+}
+
+fn serve(mode: &str, ping: Duration) {
+    raise_file_limit();
+    if mode == "bare" {
+        return serve_bare();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        match mode {
+            "plain" => serve_plain(ping).await,
+            _ => serve_wire(ping).await,
+        }
+    });
+}
+
+fn announce(addr: SocketAddr) {
+    println!("{addr}");
+    std::io::stdout().flush().unwrap();
+}
+
+/// `all <times>` and `room <number>`, from the standard input.
+#[derive(Clone, Copy)]
+enum Ask {
+    All(usize),
+    Room(usize),
+}
+
+fn asks(run: impl Fn(Ask)) {
+    for line in std::io::stdin().lines() {
+        let line = line.unwrap();
+        let (what, number) = line.split_once(' ').unwrap();
+        let number = number.parse().unwrap();
+        run(if what == "all" { Ask::All(number) } else { Ask::Room(number) });
+    }
+    std::process::exit(0);
+}
+
+/// Runs each ask in a task, as a handler would.
+fn asks_in_tasks(run: impl Fn(Ask) + Send + Sync + Clone + 'static) {
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::spawn(move || {
+        asks(|ask| {
+            let run = run.clone();
+            runtime.spawn(async move { run(ask) });
+        });
+    });
+}
+
+async fn serve_plain(ping: Duration) {
+    let (service, io) = SocketIo::builder().ping_interval(ping).build_svc();
+    io.ns("/", async |socket: SocketRef| {
+        let number = number_of(socket.req_parts().uri.query().unwrap());
+        socket.on("event", async || {});
+        socket.on_disconnect(async || {});
+        let rooms = ["all".to_owned(), format!("room{}", number / ROOM), format!("own{number}")];
+        socket.join(rooms.to_vec());
+    });
+    asks_in_tasks(move |ask| {
+        let (room, times) = match ask {
+            Ask::All(times) => ("all".to_owned(), times),
+            Ask::Room(room) => (format!("room{room}"), 1),
+        };
+        for _ in 0..times {
+            // Ready at once: the local adapter waits for nobody.
+            let sent = io.to(room.clone()).emit("m", &payload()).now_or_never();
+            sent.unwrap().unwrap();
+        }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    announce(listener.local_addr().unwrap());
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service.clone())
+            .with_upgrades();
+        tokio::spawn(connection);
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Room {
+    All,
+    Some(u32),
+    Own(u32),
+}
+
+async fn serve_wire(ping: Duration) {
+    let core = Core::new(Settings::default());
+    let (engine, io) = SocketIo::builder().ping_interval(ping).ws_read_buffer_size(0).build_svc();
+    let rooms = Arc::new(Mutex::new(Rooms::<Room, Handle>::default()));
+    let (registering, entering) = (core.clone(), rooms.clone());
+    io.ns("/", async move |socket: SocketRef| {
+        let number = number_of(socket.req_parts().uri.query().unwrap());
+        let number = u32::try_from(number).unwrap();
+        let handle = registering.register(socket.clone());
+        let (inbox, _outlet) = Inbox::new(handle.clone());
+        socket.extensions.insert(inbox.clone());
+        socket.on_fallback(async |_: Taken| {});
+        {
+            let mut rooms = entering.lock();
+            rooms.add(&*handle);
+            for room in [Room::All, Room::Some(number / ROOM as u32), Room::Own(number)] {
+                rooms.enter(&handle, &room);
+            }
+        }
+        socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
+            entering.lock().remove(&handle);
+            inbox.close();
+            socket.extensions.remove::<Inbox>();
+            handle.closed(reason);
+        });
+    });
+    asks_in_tasks(move |ask| {
+        let (room, times) = match ask {
+            Ask::All(times) => (Room::All, times),
+            Ask::Room(room) => (Room::Some(u32::try_from(room).unwrap()), 1),
+        };
+        for _ in 0..times {
+            let frame = Frame::event("/", "m", payload()).unwrap();
+            for member in rooms.lock().members(&room) {
+                member.send(&frame);
+            }
+        }
+    });
+    let entry = Arc::new(Entry::new(engine, core.clone(), vec![]));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    announce(listener.local_addr().unwrap());
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let entry = entry.clone();
+        let service = hyper::service::service_fn(move |request| {
+            let entry = entry.clone();
+            async move { Ok::<_, Infallible>(entry.call(request).await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(Conn::new(stream, &core)), service)
+            .with_upgrades();
+        tokio::spawn(connection);
+    }
+}
+
+/// The least that a delivery can cost: one thread that writes the same frame to the
+/// same number of sockets, and nothing else.
+fn serve_bare() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    announce(listener.local_addr().unwrap());
+    let sockets: Arc<Mutex<Vec<(usize, std::net::TcpStream)>>> = Arc::default();
+    let accepted = sockets.clone();
+    std::thread::spawn(move || {
+        loop {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_nodelay(true).unwrap();
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\r\n\r\n") {
+                stream.read_exact(&mut byte).unwrap();
+                request.push(byte[0]);
+            }
+            let number =
+                number_of(std::str::from_utf8(&request).unwrap().split(' ').nth(1).unwrap());
+            stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").unwrap();
+            stream.write_all(b"\x81\x030{}").unwrap();
+            let mut connect = [0; 8];
+            stream.read_exact(&mut connect).unwrap();
+            stream.write_all(b"\x81\x0440{}").unwrap();
+            accepted.lock().push((number, stream));
+        }
+    });
+    let frame = Frame::event("/", "m", payload()).unwrap();
+    asks(|ask| {
+        let sockets = sockets.lock();
+        let (times, room) = match ask {
+            Ask::All(times) => (times, None),
+            Ask::Room(room) => (1, Some(room)),
+        };
+        for (number, socket) in sockets.iter() {
+            if room.is_none_or(|room| number / ROOM == room) {
+                // A burst in one write, which is the least as well.
+                (&*socket).write_all(&frame.bytes().repeat(times)).unwrap();
+            }
+        }
+    });
+}
+
+// ---- clients ----
+
+struct Server {
+    mode: String,
+    child: Child,
+    ask: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    addr: SocketAddr,
+    received: Rc<Cell<usize>>,
+    pings: Rc<Cell<usize>>,
+    clients: usize,
+}
+
+impl Server {
+    fn start(mode: &str, ping: Duration) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--serve", mode, "--ping-ms", &ping.as_millis().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let ask = child.stdin.take().unwrap();
+        let mut answers = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        answers.read_line(&mut line).unwrap();
+        let addr = line.trim().parse().unwrap();
+        let (received, pings) = (Rc::default(), Rc::default());
+        Self { mode: mode.to_owned(), child, ask, answers, addr, received, pings, clients: 0 }
+    }
+
+    async fn connect(&mut self, clients: usize) {
+        for number in 0..clients {
+            let mut stream = TcpStream::connect(self.addr).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            let request = format!(
+                "GET /socket.io/?EIO=4&transport=websocket&n={number} HTTP/1.1\r\n\
+                 Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                 Origin: http://localhost:3000\r\nCache-Control: no-cache\r\nPragma: no-cache\r\n\
+                 Accept-Encoding: gzip, deflate, br\r\nAccept-Language: en-GB,en;q=0.9\r\n\
+                 User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36\r\n\r\n"
+            );
+            stream.write_all(request.as_bytes()).await.unwrap();
+            until(&mut stream, b"0{").await;
+            // `40`, masked with zeros.
+            stream.write_all(b"\x81\x82\0\0\0\x0040").await.unwrap();
+            until(&mut stream, b"40{").await;
+            let (received, pings) = (self.received.clone(), self.pings.clone());
+            tokio::task::spawn_local(async move {
+                loop {
+                    stream.readable().await.unwrap();
+                    let count = BUFFER.with_borrow_mut(|buffer| match stream.try_read(buffer) {
+                        Ok(count) if buffer[..count] == *b"\x81\x012" => {
+                            pings.set(pings.get() + 1);
+                            stream.try_write(b"\x81\x81\0\0\0\x003").unwrap();
+                            Some(0)
+                        }
+                        Ok(0) => None,
+                        Ok(count) => Some(count),
+                        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Some(0),
+                        Err(_) => None,
+                    });
+                    let Some(count) = count else { return };
+                    received.set(received.get() + count);
+                }
+            });
+        }
+        self.clients = clients;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        self.received.set(0);
+    }
+
+    /// Asks for messages, and waits until all bytes of them are there.
+    async fn deliver(&mut self, ask: Ask) -> usize {
+        let (line, deliveries) = match ask {
+            Ask::All(times) => (format!("all {times}\n"), self.clients * times),
+            Ask::Room(room) => (format!("room {room}\n"), ROOM),
+        };
+        let size = Frame::event("/", "m", payload()).unwrap().bytes().len();
+        let goal = self.received.get() + deliveries * size;
+        self.ask.write_all(line.as_bytes()).unwrap();
+        let begun = Instant::now();
+        while self.received.get() < goal {
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "{}: {} of {goal}",
+                self.mode,
+                self.received.get()
+            );
+            tokio::task::yield_now().await;
+        }
+        deliveries
+    }
+
+    /// CPU time used, in nanoseconds.
+    fn cpu(&self) -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        tasks
+            .filter_map(|task| fs::read_to_string(task.ok()?.path().join("schedstat")).ok())
+            .map(|text| text.split(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum()
+    }
+
+    /// Memory in KiB, shared pages counted in part.
+    fn memory(&self) -> f64 {
+        let path = format!("/proc/{}/smaps_rollup", self.child.id());
+        let text = fs::read_to_string(path).unwrap();
+        let line = text.lines().find(|line| line.starts_with("Pss:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        self.answers.read_to_end(&mut Vec::new()).ok();
+    }
+}
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 * 1024]);
+}
+
+async fn until(stream: &mut TcpStream, what: &[u8]) {
+    let mut got = Vec::new();
+    while !got.windows(what.len()).any(|part| part == what) {
+        assert!(stream.read_buf(&mut got).await.unwrap() > 0, "closed");
+    }
+}
+
+const SCENARIOS: [&str; 3] = ["one room of all", "rooms of 50", "bursts of 10"];
+
+async fn cpu(clients: usize, rounds: usize) {
+    let mut servers = Vec::new();
+    for mode in MODES {
+        let mut server = Server::start(mode, Duration::from_secs(300));
+        server.connect(clients).await;
+        servers.push(server);
+    }
+    let mut costs: HashMap<(usize, usize), Vec<f64>> = HashMap::new();
+    // The first round warms up.
+    for round in 0..=rounds {
+        for scenario in 0..SCENARIOS.len() {
+            for (mode, server) in servers.iter_mut().enumerate() {
+                let before = server.cpu();
+                let mut deliveries = 0;
+                match scenario {
+                    0 => {
+                        for _ in 0..20 {
+                            deliveries += server.deliver(Ask::All(1)).await;
+                        }
+                    }
+                    1 => {
+                        for room in (0..clients / ROOM).cycle().take(400) {
+                            deliveries += server.deliver(Ask::Room(room)).await;
+                        }
+                    }
+                    _ => {
+                        for _ in 0..4 {
+                            deliveries += server.deliver(Ask::All(10)).await;
+                        }
+                    }
+                }
+                let cost = (server.cpu() - before) as f64 / deliveries as f64 / 1000.0;
+                if round > 0 {
+                    costs.entry((scenario, mode)).or_default().push(cost);
+                }
+            }
+        }
+    }
+    println!("server CPU per delivery, {clients} clients, median of {rounds} rounds\n");
+    println!("| | plain µs | wire µs | bare µs | wire / plain | wire / bare |");
+    println!("|---|---|---|---|---|---|");
+    for (scenario, name) in SCENARIOS.iter().enumerate() {
+        let of = |mode: usize| &costs[&(scenario, mode)];
+        let ratio = |other: usize| median(of(1).iter().zip(of(other)).map(|(a, b)| a / b));
+        println!(
+            "| {name} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            median(of(0).iter().copied()),
+            median(of(1).iter().copied()),
+            median(of(2).iter().copied()),
+            ratio(0),
+            ratio(2),
+        );
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+async fn memory(clients: usize) {
+    println!("\nKiB per connection (growth of PSS), {clients} clients\n");
+    println!("| | connected | after 50 broadcasts | after 40 pings more |");
+    println!("|---|---|---|---|");
+    for mode in ["plain", "wire"] {
+        let mut row = format!("| {mode} |");
+        // Once without pings, once with many.
+        for ping in [Duration::from_secs(300), Duration::from_millis(400)] {
+            let mut server = Server::start(mode, ping);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let empty = server.memory();
+            server.connect(clients).await;
+            let each = |server: &Server| (server.memory() - empty) / clients as f64;
+            if ping.as_secs() > 0 {
+                row += &format!(" {:.1} |", each(&server));
+                for _ in 0..50 {
+                    server.deliver(Ask::All(1)).await;
+                }
+                row += &format!(" {:.1} |", each(&server));
+            } else {
+                while server.pings.get() < 40 * clients {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                row += &format!(" {:.1} |", each(&server));
+            }
+        }
+        println!("{row}");
+    }
+}
