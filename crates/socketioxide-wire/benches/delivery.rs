@@ -28,14 +28,18 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use socketioxide::SocketIo;
 use socketioxide::extract::SocketRef;
-use socketioxide::socket::DisconnectReason;
-use socketioxide_wire::{Conn, Core, Entry, Frame, Handle, Inbox, Rooms, Settings, Taken};
+use socketioxide::handler::ConnectHandler as _;
+use socketioxide_wire::{Conn, Core, Entry, Frame, Handle, Inbox, Rooms, Settings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 const MODES: [&str; 3] = ["plain", "wire", "bare"];
 const ROOM: usize = 50;
 const PAYLOAD: usize = 200;
+const PATIENCE: Duration = Duration::from_secs(300);
+const PING: &[u8] = b"\x81\x012";
+/// Masked with zeros.
+const PONG: &[u8] = b"\x81\x81\0\0\0\x003";
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
@@ -127,7 +131,7 @@ fn asks_in_tasks(run: impl Fn(Ask) + Send + Sync + Clone + 'static) {
 }
 
 async fn serve_plain(ping: Duration) {
-    let (service, io) = SocketIo::builder().ping_interval(ping).build_svc();
+    let (service, io) = SocketIo::builder().ping_interval(ping).ping_timeout(PATIENCE).build_svc();
     io.ns("/", async |socket: SocketRef| {
         let number = number_of(socket.req_parts().uri.query().unwrap());
         socket.on("event", async || {});
@@ -167,16 +171,17 @@ enum Room {
 
 async fn serve_wire(ping: Duration) {
     let core = Core::new(Settings::default());
-    let (engine, io) = SocketIo::builder().ping_interval(ping).ws_read_buffer_size(0).build_svc();
+    let (engine, io) = SocketIo::builder()
+        .ping_interval(ping)
+        .ping_timeout(PATIENCE)
+        .ws_read_buffer_size(0)
+        .build_svc();
     let rooms = Arc::new(Mutex::new(Rooms::<Room, Handle>::default()));
     let (registering, entering) = (core.clone(), rooms.clone());
-    io.ns("/", async move |socket: SocketRef| {
+    let connected = async move |socket: SocketRef| {
         let number = number_of(socket.req_parts().uri.query().unwrap());
         let number = u32::try_from(number).unwrap();
-        let handle = registering.register(socket.clone());
-        let (inbox, _outlet) = Inbox::new(handle.clone());
-        socket.extensions.insert(inbox.clone());
-        socket.on_fallback(async |_: Taken| {});
+        let (handle, mut events) = registering.register(socket);
         {
             let mut rooms = entering.lock();
             rooms.add(&*handle);
@@ -184,13 +189,15 @@ async fn serve_wire(ping: Duration) {
                 rooms.enter(&handle, &room);
             }
         }
-        socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
-            entering.lock().remove(&handle);
-            inbox.close();
-            socket.extensions.remove::<Inbox>();
-            handle.closed(reason);
-        });
-    });
+        let leaving = entering.clone();
+        events.at_close(move |_| leaving.lock().remove(&handle));
+        while events.next().await.is_some() {}
+    };
+    let opened = async |socket: SocketRef| {
+        Inbox::open(&socket);
+        Ok::<(), Infallible>(())
+    };
+    io.ns("/", connected.with(opened));
     asks_in_tasks(move |ask| {
         let (room, times) = match ask {
             Ask::All(times) => (Room::All, times),
@@ -315,9 +322,9 @@ impl Server {
                 loop {
                     stream.readable().await.unwrap();
                     let count = BUFFER.with_borrow_mut(|buffer| match stream.try_read(buffer) {
-                        Ok(count) if buffer[..count] == *b"\x81\x012" => {
+                        Ok(count) if buffer[..count] == *PING => {
                             pings.set(pings.get() + 1);
-                            stream.try_write(b"\x81\x81\0\0\0\x003").unwrap();
+                            stream.try_write(PONG).unwrap();
                             Some(0)
                         }
                         Ok(0) => None,
@@ -391,6 +398,10 @@ async fn until(stream: &mut TcpStream, what: &[u8]) {
     let mut got = Vec::new();
     while !got.windows(what.len()).any(|part| part == what) {
         assert!(stream.read_buf(&mut got).await.unwrap() > 0, "closed");
+    }
+    // The engine sends its first ping at once.
+    if got.windows(PING.len()).any(|part| part == PING) {
+        stream.write_all(PONG).await.unwrap();
     }
 }
 

@@ -7,13 +7,13 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use socketioxide::TransportType;
 use socketioxide::adapter::Adapter;
 use socketioxide::extract::SocketRef;
 use socketioxide::socket::Sid;
 use tokio::sync::Notify;
 
 use crate::handle::Handle;
+use crate::inbox::{Inbox, Outlet};
 use crate::line::{Engine, Line};
 use crate::out::{Carried, Written};
 use crate::public_id::PublicIds;
@@ -119,27 +119,35 @@ impl Core {
         core
     }
 
-    /// Registers a namespace's socket, in its connect handler and before anything
-    /// is awaited. What is sent by the handle goes out after the CONNECT answer.
-    pub fn register<A: Adapter>(self: &Arc<Self>, socket: SocketRef<A>) -> Arc<Handle<A>> {
+    /// Registers a namespace's socket, in its connect handler: for what is sent, and
+    /// for what comes to the [`Inbox`] that was opened in a middleware. What is sent
+    /// by the handle goes out after the answer to CONNECT.
+    pub fn register<A: Adapter>(
+        self: &Arc<Self>,
+        socket: SocketRef<A>,
+    ) -> (Arc<Handle<A>>, Outlet<A>) {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let sid = socket.id;
-        let polls = socket.transport_type() != TransportType::Websocket;
+        let inbox = Inbox::of(&socket);
         let handle = {
             let mut sessions = self.sessions.lock();
-            let session = sessions
-                .map
-                .entry(sid)
-                .or_insert_with(|| Session::new(Line::new(self, sid, polls)));
-            session.sockets.reserve_exact(1);
-            let handle = Arc::new(Handle::new(session.line.clone(), socket, number));
-            let engine: Weak<dyn Engine> = Arc::<Handle<A>>::downgrade(&handle);
-            session.sockets.push((number, engine));
-            handle
+            match sessions.map.get_mut(&sid) {
+                Some(session) => {
+                    let handle = Arc::new(Handle::new(session.line.clone(), socket, number));
+                    let engine: Weak<dyn Engine> = Arc::<Handle<A>>::downgrade(&handle);
+                    session.sockets.reserve_exact(1);
+                    session.sockets.push((number, engine));
+                    handle
+                }
+                // Every session is known from its open packet on: this one has lost
+                // its transport already, and must not come back.
+                None => Arc::new(Handle::new(Line::gone(self, sid), socket, number)),
+            }
         };
         handle.line.connected(&*handle);
-        handle
+        let outlet = inbox.attach(&handle);
+        (handle, outlet)
     }
 
     /// The counters.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use engineioxide::service::NotFoundService;
@@ -22,11 +22,6 @@ use crate::wire::Conn;
 
 /// The engine as a service.
 pub type Engine<A = LocalAdapter> = SocketIoService<NotFoundService, A>;
-
-/// What a client has not polled by then is sent after its upgrade by no one.
-const BEFORE_UPGRADE: Duration = Duration::from_secs(5);
-/// How often to look for that.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Takes the requests for the engine: answers WebSocket upgrades itself, and sees
 /// polling through.
@@ -212,19 +207,8 @@ impl<A: Adapter> Entry<A> {
             Some(sid) => Some(self.session(sid).ok_or(Refusal::UnknownSession)?),
             None => None,
         };
-        if let Some(line) = &line {
-            // The client goes on polling until the WebSocket has answered.
-            let deadline = tokio::time::Instant::now() + BEFORE_UPGRADE;
-            loop {
-                let ready = match line.polling.lock().as_mut() {
-                    Some(polling) => polling.may_upgrade(),
-                    None => return Err(Refusal::BadRequest),
-                };
-                if ready || tokio::time::Instant::now() >= deadline {
-                    break;
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
+        if line.as_ref().is_some_and(|line| line.polling.lock().is_none()) {
+            return Err(Refusal::BadRequest);
         }
         let own = self.own_request(request.uri(), request.headers()).ok_or(Refusal::BadRequest)?;
         let upgrade = hyper::upgrade::on(&mut request);

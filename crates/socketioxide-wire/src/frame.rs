@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use engineioxide::Str;
 use serde::Serialize;
@@ -101,6 +102,18 @@ fn packet(packet: Packet) -> Bytes {
         out.extend_from_slice(&bytes);
     }
     out.freeze()
+}
+
+/// A packet of a polling answer as a WebSocket frame: `b` begins binary in base64
+/// (Engine.IO 4). `None` if that is broken.
+pub(crate) fn from_packet(packet: &[u8]) -> Option<Bytes> {
+    match packet.strip_prefix(b"b") {
+        None => Some(message(TEXT, None, packet, 0).freeze()),
+        Some(encoded) => {
+            let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
+            Some(message(BINARY, None, &bytes, 0).freeze())
+        }
+    }
 }
 
 /// Bytes of the longest header of a server's frame.

@@ -16,8 +16,7 @@ use crate::rooms::Member;
 
 /// Sends to one socket, in the order of the calls, without ever waiting.
 ///
-/// Get it from [`Core::register`](crate::Core::register), and tell it by
-/// [`closed`](Self::closed) when the disconnect handler runs.
+/// Get it from [`Core::register`](crate::Core::register).
 pub struct Handle<A: Adapter = LocalAdapter> {
     pub(crate) line: Arc<Line>,
     socket: SocketRef<A>,
@@ -100,22 +99,13 @@ impl<A: Adapter> Handle<A> {
         self.socket.connected() && !self.line.has_ended()
     }
 
-    /// Whether the engine still has the session. The engine closes it before it
-    /// looks for the disconnect handler: so a socket that ended before its handler
-    /// was set, and whose handler will never run, is known by asking afterwards,
-    /// when something has been sent to it.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        self.line.is_alive(self)
-    }
-
     /// Stops or resumes taking the client's messages, so that it has to wait.
     pub fn pause(&self, paused: bool) {
         self.line.pause(paused);
     }
 
     /// The socket is disconnected. Again is fine.
-    pub fn closed(&self, reason: DisconnectReason) {
+    pub(crate) fn closed(&self, reason: DisconnectReason) {
         use DisconnectReason::{ClientNSDisconnect, ServerNSDisconnect};
         self.unregister();
         // Otherwise the session lives on, and may connect again.

@@ -5,15 +5,15 @@
 //! for one task that reads it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use socketioxide::adapter::{Adapter, LocalAdapter};
-use socketioxide::extract::AckSender;
+use socketioxide::extract::{AckSender, SocketRef};
 use socketioxide::handler::{FromMessage, FromMessageParts};
-use socketioxide::socket::Socket;
+use socketioxide::socket::{DisconnectReason, Socket};
 use socketioxide_core::Value;
 use tokio::sync::Notify;
 
@@ -43,8 +43,11 @@ pub struct Ack<A: Adapter = LocalAdapter> {
     pub(crate) sender: AckSender<A>,
 }
 
-/// The queue's feeding end. Keep a clone in the socket's extensions, where
-/// [`Taken`] finds it.
+/// The queue's feeding end, kept with the socket.
+///
+/// Open it in a middleware of the namespace, which runs before the answer to
+/// CONNECT: handlers that are set later miss what comes at once, be it an event or
+/// the end.
 pub struct Inbox<A: Adapter = LocalAdapter>(Arc<Feed<A>>);
 
 impl<A: Adapter> Clone for Inbox<A> {
@@ -54,7 +57,6 @@ impl<A: Adapter> Clone for Inbox<A> {
 }
 
 struct Feed<A: Adapter> {
-    handle: Arc<Handle<A>>,
     state: Mutex<State<A>>,
     /// Something came, or nothing comes any more.
     news: Notify,
@@ -64,40 +66,91 @@ struct State<A: Adapter> {
     // Bounded by what feeds it: reading stops at PAUSE_AT, so that no more can come
     // than one read of a WebSocket or one body of a polling client held beyond.
     queue: VecDeque<Event<A>>,
-    closed: bool,
     paused: bool,
+    closed: Option<DisconnectReason>,
+    // Weak: the socket keeps the inbox, and the handle the socket.
+    handle: Weak<Handle<A>>,
+    at_close: Option<AtClose>,
 }
+
+type AtClose = Box<dyn FnOnce(DisconnectReason) + Send>;
 
 /// The end that one task reads.
 pub struct Outlet<A: Adapter = LocalAdapter>(Arc<Feed<A>>);
 
 impl<A: Adapter> Inbox<A> {
-    /// A queue for a socket.
-    #[must_use]
-    pub fn new(handle: Arc<Handle<A>>) -> (Self, Outlet<A>) {
-        let state = State { queue: VecDeque::new(), closed: false, paused: false };
-        let feed = Feed { handle, state: Mutex::new(state), news: Notify::new() };
-        let feed = Arc::new(feed);
-        (Self(feed.clone()), Outlet(feed))
+    /// Takes the socket's events from now on, and its disconnect handler.
+    pub fn open(socket: &SocketRef<A>) -> Self {
+        let state = State {
+            queue: VecDeque::new(),
+            paused: false,
+            closed: None,
+            handle: Weak::new(),
+            at_close: None,
+        };
+        let inbox = Self(Arc::new(Feed { state: Mutex::new(state), news: Notify::new() }));
+        socket.extensions.insert(inbox.clone());
+        socket.on_fallback(async |_: Taken| {});
+        let closing = inbox.clone();
+        // The inbox stays with the socket: who registers later learns of the end by it.
+        socket.on_disconnect(async move |reason: DisconnectReason| closing.close(reason));
+        inbox
     }
 
-    /// Nothing more comes; the outlet ends when it has taken what came.
-    pub fn close(&self) {
-        self.0.state.lock().closed = true;
+    /// The inbox of a socket; opened now if it is late for that.
+    pub(crate) fn of(socket: &SocketRef<A>) -> Self {
+        socket.extensions.get::<Self>().unwrap_or_else(|| Self::open(socket))
+    }
+
+    pub(crate) fn attach(&self, handle: &Arc<Handle<A>>) -> Outlet<A> {
+        let closed = {
+            let mut state = self.0.state.lock();
+            state.handle = Arc::downgrade(handle);
+            if state.paused {
+                handle.pause(true);
+            }
+            state.closed
+        };
+        if let Some(reason) = closed {
+            handle.closed(reason);
+        }
+        Outlet(self.0.clone())
+    }
+
+    fn close(&self, reason: DisconnectReason) {
+        let (handle, at_close) = {
+            let mut state = self.0.state.lock();
+            state.closed = Some(reason);
+            (std::mem::take(&mut state.handle).upgrade(), state.at_close.take())
+        };
+        if let Some(handle) = handle {
+            handle.closed(reason);
+        }
+        if let Some(at_close) = at_close {
+            at_close(reason);
+        }
         self.0.news.notify_one();
     }
 
     fn push(&self, event: Event<A>) {
         let mut state = self.0.state.lock();
-        if state.closed {
+        if state.closed.is_some() {
             return;
         }
         state.queue.push_back(event);
         if state.queue.len() >= PAUSE_AT && !std::mem::replace(&mut state.paused, true) {
-            self.0.handle.pause(true);
+            state.pause(true);
         }
         drop(state);
         self.0.news.notify_one();
+    }
+}
+
+impl<A: Adapter> State<A> {
+    fn pause(&self, paused: bool) {
+        if let Some(handle) = self.handle.upgrade() {
+            handle.pause(paused);
+        }
     }
 }
 
@@ -109,17 +162,32 @@ impl<A: Adapter> Outlet<A> {
                 let mut state = self.0.state.lock();
                 let next = state.queue.pop_front();
                 if state.queue.len() <= RESUME_AT && std::mem::replace(&mut state.paused, false) {
-                    self.0.handle.pause(false);
+                    state.pause(false);
                 }
                 if state.queue.is_empty() {
                     // Given back: an idle socket keeps no buffer.
                     state.queue = VecDeque::new();
                 }
-                if next.is_some() || state.closed {
+                if next.is_some() || state.closed.is_some() {
                     return next;
                 }
             }
             self.0.news.notified().await;
+        }
+    }
+
+    /// Runs something when the socket is disconnected: at once, if it is.
+    pub fn at_close(&self, run: impl FnOnce(DisconnectReason) + Send + 'static) {
+        let closed = {
+            let mut state = self.0.state.lock();
+            if state.closed.is_none() {
+                state.at_close = Some(Box::new(run));
+                return;
+            }
+            state.closed
+        };
+        if let Some(reason) = closed {
+            run(reason);
         }
     }
 }
@@ -128,23 +196,22 @@ impl<A: Adapter> Drop for Outlet<A> {
     /// What nobody will take is not collected.
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
-        state.closed = true;
         state.queue = VecDeque::new();
         if std::mem::replace(&mut state.paused, false) {
-            self.0.handle.pause(false);
+            state.pause(false);
         }
     }
 }
 
-/// Takes an event into the inbox: `socket.on_fallback(async |_: Taken| {})`. The
-/// engine runs extractors one after the other in the order of arrival, so the work
-/// is done in there, and the "error" only keeps the handler's task from being made.
-pub struct Taken;
+/// Takes an event into the inbox. The engine runs extractors one after the other in
+/// the order of arrival, so the work is done in there, and the "error" only keeps the
+/// handler's task from being made.
+struct Taken;
 
 /// The event is in the inbox.
 #[derive(Debug, thiserror::Error)]
 #[error("taken into the inbox")]
-pub struct InInbox;
+struct InInbox;
 
 impl<A: Adapter> FromMessage<A> for Taken {
     type Error = InInbox;

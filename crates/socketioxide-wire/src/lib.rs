@@ -30,35 +30,33 @@
 //! # Use
 //!
 //! ```no_run
+//! use std::convert::Infallible;
 //! use std::sync::Arc;
 //! use hyper_util::rt::TokioIo;
 //! use socketioxide::SocketIo;
 //! use socketioxide::extract::SocketRef;
-//! use socketioxide::socket::DisconnectReason;
-//! use socketioxide_wire::{Conn, Core, Entry, Inbox, Settings, Taken};
+//! use socketioxide::handler::ConnectHandler;
+//! use socketioxide_wire::{Conn, Core, Entry, Inbox, Settings};
 //!
 //! # async fn example() -> std::io::Result<()> {
 //! let core = Core::new(Settings::default());
 //! let (engine, io) = SocketIo::builder().ws_read_buffer_size(0).build_svc();
-//! let connected = core.clone();
-//! io.ns("/", async move |socket: SocketRef| {
-//!     let handle = connected.register(socket.clone());
-//!     let (inbox, mut events) = Inbox::new(handle.clone());
-//!     socket.extensions.insert(inbox.clone());
-//!     socket.on_fallback(async |_: Taken| {});
-//!     let closing = handle.clone();
-//!     socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
-//!         inbox.close();
-//!         socket.extensions.remove::<Inbox>();
-//!         closing.closed(reason);
-//!     });
+//! // Before the answer to CONNECT: nothing that the client does then is missed.
+//! let opened = async |socket: SocketRef| {
+//!     Inbox::open(&socket);
+//!     Ok::<(), Infallible>(())
+//! };
+//! let registering = core.clone();
+//! let connected = async move |socket: SocketRef| {
+//!     let (handle, mut events) = registering.register(socket);
 //!     while let Some(event) = events.next().await {
 //!         match event.ack {
 //!             Some(ack) => handle.ack(ack, "thank you"),
 //!             None => handle.emit("echo", &event.args),
 //!         };
 //!     }
-//! });
+//! };
+//! io.ns("/", connected.with(opened));
 //! let entry = Arc::new(Entry::new(engine, core.clone(), vec![]));
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
 //! loop {
@@ -67,7 +65,7 @@
 //!     let entry = entry.clone();
 //!     let service = hyper::service::service_fn(move |request| {
 //!         let entry = entry.clone();
-//!         async move { Ok::<_, std::convert::Infallible>(entry.call(request).await) }
+//!         async move { Ok::<_, Infallible>(entry.call(request).await) }
 //!     });
 //!     let http = hyper::server::conn::http1::Builder::new();
 //!     tokio::spawn(http.serve_connection(io, service).with_upgrades());
@@ -100,7 +98,7 @@ pub use crate::core::{Core, Now, Settings};
 pub use crate::entry::{Engine, Entry};
 pub use crate::frame::Frame;
 pub use crate::handle::Handle;
-pub use crate::inbox::{Ack, Event, InInbox, Inbox, Outlet, Taken};
+pub use crate::inbox::{Ack, Event, Inbox, Outlet};
 pub use crate::rooms::{Member, Rooms};
 pub use crate::stats::Stats;
 pub use crate::wire::Conn;

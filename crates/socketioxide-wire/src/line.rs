@@ -81,6 +81,13 @@ impl Line {
         })
     }
 
+    /// Of a session that is no more.
+    pub(crate) fn gone(core: &Arc<Core>, sid: Sid) -> Arc<Self> {
+        let line = Self::new(core, sid, false);
+        *line.mode.lock() = Mode::Gone;
+        line
+    }
+
     /// A WebSocket may take over from polling. False if one did, or is about to.
     pub(crate) fn probe(self: &Arc<Self>, wire: &Arc<Wire>) -> bool {
         let mut mode = self.mode.lock();
@@ -115,11 +122,24 @@ impl Line {
         }
     }
 
+    /// The engine is about to write to the WebSocket that probes: what polls have
+    /// left is older, and goes first.
+    pub(crate) fn write_rest(&self, wire: &Arc<Wire>) {
+        // Under the lock, so that nobody writes while another has taken these.
+        let mut polling = self.polling.lock();
+        for frame in polling.as_mut().map(|polling| polling.rest_as_frames()).unwrap_or_default() {
+            wire.pushed(wire.out.write_through(&frame));
+        }
+    }
+
     /// Once the engine writes to the WebSocket, nothing is taken from its channel
     /// by polls any more: a fence through it separates old from new.
     fn try_take_over(&self, mode: &mut Mode, socket: &dyn Engine) {
         if !socket.is_websocket() {
             return;
+        }
+        if let Mode::Engine(Some(wire)) = mode {
+            self.write_rest(wire);
         }
         self.raise_fence(mode, socket);
         if let Mode::Held(wire, ..) = mode {
@@ -264,18 +284,6 @@ impl Line {
             self.raise_fence(&mut mode, socket);
         }
         done
-    }
-
-    /// Whether the engine still has the session.
-    pub(crate) fn is_alive(&self, socket: &dyn Engine) -> bool {
-        let mut mode = self.mode.lock();
-        match &*mode {
-            // Asked by sending: the engine says so in no other way.
-            Mode::Held(..) | Mode::Direct(_) => self.raise_fence(&mut mode, socket),
-            // Known from the last send.
-            Mode::Engine(_) => !self.has_ended(),
-            Mode::Gone => false,
-        }
     }
 
     /// Ends the transport: the client sees that it was lost, and comes back.

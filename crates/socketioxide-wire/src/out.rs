@@ -16,8 +16,9 @@ use super::sync::{Mutex, MutexGuard};
 
 /// A non-blocking socket.
 pub(crate) trait Socket {
-    /// Writes what the kernel takes now.
-    fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// Writes what the kernel takes now; with `force` also if it has not said that it
+    /// is ready.
+    fn try_write(&self, parts: &[IoSlice<'_>], force: bool) -> io::Result<usize>;
     /// Ends one or both directions.
     fn shutdown(&self, how: Shutdown);
 }
@@ -138,7 +139,7 @@ impl<S: Socket> Out<S> {
         }
         if state.waiting >= WRITE_AT {
             let mut carried = Carried::default();
-            return match self.write(state, &mut carried) {
+            return match self.write(state, &mut carried, false) {
                 Written::Clean => Pushed::Waits,
                 Written::Blocked => Pushed::Blocked,
                 Written::Ended => Pushed::Ended,
@@ -156,7 +157,7 @@ impl<S: Socket> Out<S> {
         }
         let mut rest = bytes;
         if state.queue.is_empty() && !state.writing {
-            match self.socket.try_write(&[IoSlice::new(bytes)]) {
+            match self.socket.try_write(&[IoSlice::new(bytes)], false) {
                 Ok(count) => rest = &bytes[count..],
                 Err(error) if is_transient(&error) => {}
                 Err(_) => {
@@ -194,20 +195,29 @@ impl<S: Socket> Out<S> {
     pub(crate) fn flush(&self, carried: &mut Carried) -> Written {
         let mut state = self.state.lock();
         state.touched = false;
-        if state.draining || state.writing { Written::Clean } else { self.write(state, carried) }
+        if state.draining || state.writing {
+            Written::Clean
+        } else {
+            self.write(state, carried, false)
+        }
     }
 
     /// Writes what waits, for the drainer, when the kernel may take it again.
-    pub(crate) fn resume(&self, carried: &mut Carried) -> Written {
+    pub(crate) fn resume(&self, carried: &mut Carried, force: bool) -> Written {
         let mut state = self.state.lock();
         state.draining = false;
-        self.write(state, carried)
+        self.write(state, carried, force)
     }
 
     /// Writes all that waits, or what the kernel takes. The lock is not held during
     /// the system calls: a sender that goes through many sockets would otherwise
     /// meet the flusher at every one of them.
-    fn write<'a>(&'a self, mut state: MutexGuard<'a, State>, carried: &mut Carried) -> Written {
+    fn write<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        carried: &mut Carried,
+        force: bool,
+    ) -> Written {
         loop {
             if matches!(state.phase, Phase::Ended) {
                 return Written::Ended;
@@ -215,14 +225,16 @@ impl<S: Socket> Out<S> {
             if state.queue.is_empty() {
                 break;
             }
-            let mut batch = Batch {
-                queue: std::mem::take(&mut state.queue),
-                offset: std::mem::take(&mut state.offset),
-                written: 0,
+            // Not all at once: what is written should soon make room.
+            let queue = if state.queue.len() > PARTS {
+                state.queue.drain(..PARTS).collect()
+            } else {
+                std::mem::take(&mut state.queue)
             };
+            let mut batch = Batch { queue, offset: std::mem::take(&mut state.offset), written: 0 };
             state.writing = true;
             drop(state);
-            let done = batch.write(&self.socket, carried);
+            let done = batch.write(&self.socket, carried, force);
             state = self.state.lock();
             state.writing = false;
             if matches!(state.phase, Phase::Ended) {
@@ -292,7 +304,12 @@ struct Batch {
 }
 
 impl Batch {
-    fn write(&mut self, socket: &impl Socket, carried: &mut Carried) -> io::Result<()> {
+    fn write(
+        &mut self,
+        socket: &impl Socket,
+        carried: &mut Carried,
+        force: bool,
+    ) -> io::Result<()> {
         while !self.queue.is_empty() {
             let mut parts = [IoSlice::new(&[]); PARTS];
             let mut count = 0;
@@ -301,7 +318,7 @@ impl Batch {
                 *part = IoSlice::new(&bytes[from..]);
                 count += 1;
             }
-            match socket.try_write(&parts[..count]) {
+            match socket.try_write(&parts[..count], force) {
                 Ok(written) => {
                     carried.writes += 1;
                     carried.messages += self.advance(written);

@@ -7,6 +7,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::frame;
+
 /// Packets in one polling answer: some clients give up above.
 const PACKETS: usize = 16;
 /// Between the packets of a polling answer (Engine.IO 4). JSON escapes it.
@@ -17,9 +19,7 @@ pub(crate) struct Polling {
     pub(crate) waiting: usize,
     /// The last request of the client.
     pub(crate) heard: Instant,
-    /// A WebSocket is about to take over: polls end soon.
-    upgrading: bool,
-    /// Packets for the next polls.
+    /// Packets for the next polls, or for the WebSocket if there are none.
     kept: VecDeque<Bytes>,
     paused: bool,
     resumed: Arc<Notify>,
@@ -32,7 +32,6 @@ impl Polling {
         Self {
             waiting: 0,
             heard: now,
-            upgrading: false,
             kept: VecDeque::new(),
             paused: false,
             resumed: Arc::default(),
@@ -42,9 +41,8 @@ impl Polling {
 
     /// The first packets of an answer; the rest is kept for the next polls.
     pub(crate) fn first_packets(&mut self, answer: Bytes) -> Bytes {
-        // Whoever upgrades does not poll again: now or never.
         let few = answer.iter().filter(|byte| **byte == SEPARATOR).count() < PACKETS;
-        let answer = if few || self.upgrading {
+        let answer = if few {
             answer
         } else {
             self.kept.extend(answer.split(|byte| *byte == SEPARATOR).map(|p| answer.slice_ref(p)));
@@ -68,11 +66,10 @@ impl Polling {
         Some(answer)
     }
 
-    /// A WebSocket asks to take over. True when nothing is kept for polls any
-    /// more: the client stops polling as soon as the WebSocket answers.
-    pub(crate) fn may_upgrade(&mut self) -> bool {
-        self.upgrading = true;
-        self.kept.is_empty()
+    /// What no poll has fetched and none will, since a WebSocket has taken over: as
+    /// its frames. Older than all that the engine holds.
+    pub(crate) fn rest_as_frames(&mut self) -> Vec<Bytes> {
+        self.kept.drain(..).filter_map(|packet| frame::from_packet(&packet)).collect()
     }
 
     pub(crate) fn pause(&mut self, paused: bool) {
@@ -109,7 +106,9 @@ mod tests {
         }
         assert_eq!(got, packets);
         assert!(polling.waiting < PACKETS, "only separators are left over");
-        assert!(polling.may_upgrade());
-        assert_eq!(polling.first_packets(answer.clone()), answer, "no poll would fetch a rest");
+        polling.first_packets(answer);
+        let rest = polling.rest_as_frames();
+        assert_eq!(rest.len(), packets.len() - PACKETS);
+        assert_eq!(&rest[0][..], b"\x81\x03416");
     }
 }

@@ -13,10 +13,11 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::core::{Core, Flusher};
@@ -29,16 +30,21 @@ use crate::stats::add;
 /// take of them is kept with the connection.
 const READ_AHEAD: usize = 16 * 1024;
 
+/// How often to try a peer that takes nothing.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_AHEAD]);
 }
 
 impl Socket for TcpStream {
-    fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        match parts {
-            [part] => self.try_write(part),
-            parts => self.try_write_vectored(parts),
-        }
+    fn try_write(&self, parts: &[IoSlice<'_>], force: bool) -> io::Result<usize> {
+        let socket = socket2::SockRef::from(self);
+        let write = || match parts {
+            [part] => socket.send(part),
+            parts => socket.send_vectored(parts),
+        };
+        if force { write() } else { self.try_io(Interest::WRITABLE, write) }
     }
 
     fn shutdown(&self, how: Shutdown) {
@@ -148,37 +154,49 @@ impl Wire {
         }
     }
 
-    /// Writes as soon as the kernel takes more, until nothing waits.
+    /// Writes as soon as the kernel takes more, until nothing waits; ends the socket
+    /// when it took nothing for the write timeout.
     pub(crate) fn drain(self: &Arc<Self>) {
         let wire = self.clone();
+        let Some(timeout) = self.core.upgrade().map(|core| core.settings.write_timeout) else {
+            return self.end();
+        };
         tokio::spawn(async move {
+            let look = (timeout / 8).clamp(Duration::from_millis(10), LOOK_EVERY);
+            let mut progress = Instant::now();
             loop {
-                // The kernel watches progress (TCP_USER_TIMEOUT): it knows what the
-                // peer took, while readiness comes only after large steps.
-                let writable = wire.out.socket().writable().await;
+                // The kernel says that it is ready when a third of its buffer is free:
+                // with a slow reader that can take longer than the timeout. So it is
+                // also tried now and then.
+                let ready = tokio::time::timeout(look, wire.out.socket().writable()).await;
                 let mut carried = Carried::default();
-                let written = match writable {
-                    Ok(()) => wire.out.resume(&mut carried),
-                    Err(_) => Written::Ended,
+                let written = match ready {
+                    Ok(Ok(())) => wire.out.resume(&mut carried, false),
+                    Ok(Err(_)) => Written::Ended,
+                    Err(_) => wire.out.resume(&mut carried, true),
                 };
-                if let Some(core) = wire.core.upgrade() {
+                let now = Instant::now();
+                if carried.writes > 0 {
+                    progress = now;
+                }
+                let core = wire.core.upgrade();
+                if let Some(core) = &core {
                     core.count(carried);
-                    if written == Written::Ended && wire.timed_out() {
-                        add(&core.counters.ended_by_timeout, 1);
-                        tracing::debug!("a socket was ended: its peer took nothing for too long");
-                    }
                 }
                 match written {
-                    Written::Blocked => {}
+                    Written::Blocked if now.duration_since(progress) < timeout => {}
+                    Written::Blocked => {
+                        if let Some(core) = &core {
+                            add(&core.counters.ended_by_timeout, 1);
+                        }
+                        tracing::debug!("a socket was ended: its peer took nothing for too long");
+                        return wire.end();
+                    }
                     Written::Clean => return,
                     Written::Ended => return wire.end(),
                 }
             }
         });
-    }
-
-    fn timed_out(&self) -> bool {
-        !self.out.has_ended() || self.out.socket().take_error().is_ok_and(|e| e.is_some())
     }
 }
 
@@ -191,8 +209,6 @@ impl Conn {
     pub fn new(stream: TcpStream, core: &Arc<Core>) -> Self {
         // Small frames go out at once.
         stream.set_nodelay(true).ok();
-        let timeout = Some(core.settings.write_timeout);
-        socket2::SockRef::from(&stream).set_tcp_user_timeout(timeout).ok();
         Self(Arc::new(Wire {
             out: Out::new(stream, core.settings.waiting_bytes),
             core: Arc::downgrade(core),
@@ -282,6 +298,14 @@ impl Conn {
                 && let Some(open) = seen.payload.strip_prefix(b"0")
             {
                 core.begun(open, Some(&self.0));
+            }
+            // The answer to the probe comes while the client still polls; anything
+            // else after the upgrade.
+            if seen.payload != b"3probe"
+                && self.0.probing.load(Ordering::Acquire)
+                && let Some(line) = self.0.line()
+            {
+                line.write_rest(&self.0);
             }
             let is_fence = seen.text && core.is_fence(seen.payload);
             let answer = match &core.public_ids {

@@ -143,7 +143,7 @@ impl Kernel {
 }
 
 impl Socket for Kernel {
-    fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn try_write(&self, parts: &[IoSlice<'_>], _: bool) -> io::Result<usize> {
         assert!(!self.busy.swap(true, Ordering::SeqCst), "two writers at once");
         let done = self.write(parts);
         self.busy.store(false, Ordering::SeqCst);
@@ -249,7 +249,7 @@ impl Wire {
         let drainer = thread::spawn(move || {
             loop {
                 wire.out.socket().writable();
-                match wire.out.resume(&mut Carried::default()) {
+                match wire.out.resume(&mut Carried::default(), false) {
                     Written::Blocked => {}
                     Written::Clean => return,
                     Written::Ended => return wire.out.end(),
@@ -344,7 +344,7 @@ fn assert_idle(wire: &Wire) {
     while got.len() < last.len() {
         got.extend(wire.out.socket().read().unwrap());
         if written == Written::Blocked {
-            written = wire.out.resume(&mut Carried::default());
+            written = wire.out.resume(&mut Carried::default(), false);
         }
     }
     assert_eq!((written, got), (Written::Clean, last.to_vec()));
@@ -358,6 +358,7 @@ fn assert_ended(wire: &Wire) {
     assert_eq!(wire.out.push(&message(99, 0, 1), false), Pushed::Ended);
     assert_eq!(wire.out.push(&message(99, 0, 1), true), Pushed::Ended);
     assert_eq!(wire.out.write_through(&message(99, 0, 1)), Pushed::Ended);
+    assert_eq!(wire.out.resume(&mut Carried::default(), false), Written::Ended);
     wire.out.finish(Shutdown::Write);
     wire.out.finish(Shutdown::Both);
     wire.out.end();
@@ -426,6 +427,11 @@ fn taken(sent: &[(u8, Pushed)]) -> Vec<u8> {
 fn explore(iterations: usize, scenario: impl Fn() + Send + Sync + Copy + 'static) {
     shuttle::check_random(scenario, iterations);
     shuttle::check_pct(scenario, iterations / 2, 3);
+}
+
+/// One thread only, but the lock works nowhere else than in the checker.
+fn alone(scenario: impl Fn() + Send + Sync + 'static) {
+    shuttle::check_random(scenario, 10);
 }
 
 const UNLIMITED: usize = usize::MAX;
@@ -531,9 +537,34 @@ fn a_peer_that_is_gone_ends_the_socket() {
         assert_eq!(wire.out.waiting(), 0);
         wire.out.write_through(&message(99, 0, 1));
         while !wire.out.has_ended() {
-            wire.out.resume(&mut Carried::default());
+            wire.out.resume(&mut Carried::default(), false);
         }
         assert_ended(&wire);
+    });
+}
+
+#[test]
+fn an_error_ends_the_socket_whoever_meets_it() {
+    alone(|| {
+        let gone = || {
+            let out = Out::new(Kernel::new(SMALL), UNLIMITED);
+            out.socket().reset();
+            out
+        };
+        let out = gone();
+        if out.write_through(&message(0, 0, 1)) == Pushed::Blocked {
+            // It was interrupted: the drainer meets the error.
+            assert_eq!(out.resume(&mut Carried::default(), false), Written::Ended);
+        }
+        assert!(out.has_ended());
+        let out = gone();
+        assert_eq!(out.push(&message(0, 0, 1), false), Pushed::Touched);
+        assert_eq!(out.flush(&mut Carried::default()), Written::Ended);
+        assert!(out.has_ended());
+        let out = gone();
+        assert_eq!(out.push(&message(0, 0, 60_000), false), Pushed::Touched);
+        assert_eq!(out.push(&message(0, 0, 60_000), false), Pushed::Ended);
+        assert!(out.has_ended());
     });
 }
 
@@ -546,6 +577,7 @@ fn all_that_was_sent_before_the_finish_arrives() {
         }
         model.wire.out.finish(Shutdown::Both);
         assert_eq!(model.wire.push(&message(99, 0, 1), false), Pushed::Ended);
+        assert_eq!(model.wire.write_through(&message(99, 0, 1)), Pushed::Ended);
         assert_all_of_three(&reader.join().unwrap());
         let wire = model.settle();
         assert_eq!(wire.out.socket().shutdowns(), [Shutdown::Both]);
@@ -565,6 +597,7 @@ fn what_was_taken_before_a_finish_in_between_arrives_and_no_more() {
             // As hyper does it, and then the end of the connection's owner.
             wire.out.finish(Shutdown::Write);
             assert_eq!(wire.push(&message(99, 0, 1), false), Pushed::Ended);
+            assert_eq!(wire.write_through(&message(99, 0, 1)), Pushed::Ended);
             wire.out.finish(Shutdown::Both);
         });
         finisher.join().unwrap();
@@ -644,23 +677,19 @@ fn what_is_dropped_never_arrives_and_the_rest_does() {
 
 #[test]
 fn droppable_messages_are_dropped_from_half_of_the_limit_on() {
-    // One thread, but the lock works only in the checker.
-    shuttle::check_random(
-        || {
-            let cost = message(0, 0, 1).len() + 64;
-            let out = Out::new(Kernel::new(SMALL), 4 * cost);
-            assert_eq!(out.push(&message(0, 0, 1), true), Pushed::Touched);
-            assert_eq!(out.push(&message(0, 0, 1), true), Pushed::Waits);
-            assert_eq!(out.push(&message(0, 0, 1), true), Pushed::Dropped);
-            assert_eq!(out.push(&message(0, 0, 1), false), Pushed::Waits);
-            assert_eq!(out.push(&message(0, 0, 1), false), Pushed::Waits);
-            assert_eq!(out.push(&message(0, 0, 1), true), Pushed::Dropped);
-            assert_eq!(out.waiting(), 4 * cost);
-            assert_eq!(out.push(&message(0, 0, 1), false), Pushed::Full);
-            assert_eq!(out.push(&message(0, 0, 1), true), Pushed::Ended);
-        },
-        1,
-    );
+    alone(|| {
+        let cost = message(0, 0, 1).len() + 64;
+        let out = Out::new(Kernel::new(SMALL), 4 * cost);
+        assert_eq!(out.push(&message(0, 0, 1), true), Pushed::Touched);
+        assert_eq!(out.push(&message(0, 0, 1), true), Pushed::Waits);
+        assert_eq!(out.push(&message(0, 0, 1), true), Pushed::Dropped);
+        assert_eq!(out.push(&message(0, 0, 1), false), Pushed::Waits);
+        assert_eq!(out.push(&message(0, 0, 1), false), Pushed::Waits);
+        assert_eq!(out.push(&message(0, 0, 1), true), Pushed::Dropped);
+        assert_eq!(out.waiting(), 4 * cost);
+        assert_eq!(out.push(&message(0, 0, 1), false), Pushed::Full);
+        assert_eq!(out.push(&message(0, 0, 1), true), Pushed::Ended);
+    });
 }
 
 /// With much waiting the senders write themselves, beside flusher and drainer.

@@ -234,8 +234,6 @@ impl App for Gateway {
     async fn serve(&self, link: Arc<Link>, mut events: Outlet) {
         let set_up = tokio::time::timeout(PATIENCE, self.set_up(&link)).await;
         match set_up.unwrap_or_else(|_| Err(Failure::unavailable())) {
-            // It ended before its disconnect handler was set.
-            Ok(_) if link.gone() => {}
             Ok(connection) => {
                 self.serve_events(&connection, &mut events).await;
             }

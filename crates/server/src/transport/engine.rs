@@ -5,8 +5,7 @@ use std::sync::Arc;
 use socketioxide::SocketIo;
 use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
-use socketioxide::socket::DisconnectReason;
-use socketioxide_wire::{Core, Engine, Inbox, Outlet, Taken};
+use socketioxide_wire::{Core, Engine, Inbox, Outlet};
 use starling_chat::Identity;
 
 use super::hub::Hub;
@@ -57,32 +56,17 @@ pub fn build<A: App>(
         let token = token(auth.ok(), &socket);
         let who = authenticating.authenticate(token).await.ok_or(Refused)?;
         socket.extensions.insert(who);
+        // Before the answer to CONNECT, so that nothing that comes at once is lost.
+        Inbox::open(&socket);
         Ok::<(), Refused>(())
     };
     let connected = async move |socket: SocketRef| {
         let Some(who) = socket.extensions.get::<Identity>() else { return };
-        let handle = core.register(socket.clone());
-        let link = hub.register(who, handle.clone());
-        let (inbox, outlet) = Inbox::new(handle.clone());
-        // Registered before anything is awaited: a handler that is missing when
-        // an event comes is an event lost.
-        socket.extensions.insert(inbox.clone());
-        socket.on_fallback(async |_: Taken| {});
+        let (handle, outlet) = core.register(socket);
+        let link = hub.register(who, handle);
         let (hub, closing) = (hub.clone(), link.clone());
-        let clean = move |socket: &SocketRef| {
-            hub.remove(&closing);
-            inbox.close();
-            // The inbox holds the socket, and the socket must not hold it for ever.
-            socket.extensions.remove::<Inbox>();
-        };
-        let at_disconnect = clean.clone();
-        socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
-            at_disconnect(&socket);
-            handle.closed(reason);
-        });
+        outlet.at_close(move |_| hub.remove(&closing));
         app.serve(link, outlet).await;
-        // Again, for a socket that ended before its handler was set.
-        clean(&socket);
     };
     // The local adapter is ready at once.
     io.ns("/", connected.with(authenticate));

@@ -106,13 +106,6 @@ impl Link {
         }
     }
 
-    /// Whether it ended before its disconnect handler was set. To be asked after
-    /// `session:ready` was sent.
-    #[must_use]
-    pub fn gone(&self) -> bool {
-        !self.handle.is_alive()
-    }
-
     /// Sends an event and waits for its acknowledgement, in whatever shape.
     /// False when none came in time or the socket is gone.
     pub async fn emit_with_ack<T: Serialize>(

@@ -10,7 +10,8 @@
 //! | bursts above its channel are lost, and each message costs a task's wake-up | ready frames are written straight to the socket | [`socketioxide_wire`] |
 //! | events of one client run concurrently | one queue and one task a socket, fed in the order of arrival | [`inbox`] |
 //! | a socket can enter a room after it closed, and stays there | rooms are ours: only sockets that are registered are in them | [`hub`] |
-//! | a failing disconnect handler leaks the socket | the handler can't fail, and only drops the inbox | [`engine`] |
+//! | a failing disconnect handler leaks the socket | the handler can't fail: it closes the inbox | [`socketioxide_wire`] |
+//! | events and ends that come before the connect handler runs are lost | the inbox is opened before the answer to CONNECT | [`engine`] |
 //! | the socket id is the engine's secret session id | the answer to CONNECT names another id; others see neither | [`socketioxide_wire`] |
 //! | WebSocket messages up to 64 MiB | the payload limit is set for both transports | [`engine`] |
 //! | no way to close a transport without a Socket.IO disconnect | the connection below is ended | [`socketioxide_wire`] |
