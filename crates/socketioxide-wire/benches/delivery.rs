@@ -181,7 +181,7 @@ async fn serve_wire(ping: Duration) {
     let connected = async move |socket: SocketRef| {
         let number = number_of(socket.req_parts().uri.query().unwrap());
         let number = u32::try_from(number).unwrap();
-        let (handle, mut events) = registering.register(socket);
+        let (handle, events) = registering.register(socket);
         {
             let mut rooms = entering.lock();
             rooms.add(&*handle);
@@ -191,7 +191,6 @@ async fn serve_wire(ping: Duration) {
         }
         let leaving = entering.clone();
         events.at_close(move |_| leaving.lock().remove(&handle));
-        while events.next().await.is_some() {}
     };
     let opened = async |socket: SocketRef| {
         Inbox::open(&socket);

@@ -68,6 +68,8 @@ struct State<A: Adapter> {
     queue: VecDeque<Event<A>>,
     paused: bool,
     closed: Option<DisconnectReason>,
+    /// Nobody will take anything any more.
+    abandoned: bool,
     // Weak: the socket keeps the inbox, and the handle the socket.
     handle: Weak<Handle<A>>,
     at_close: Option<AtClose>,
@@ -85,6 +87,7 @@ impl<A: Adapter> Inbox<A> {
             queue: VecDeque::new(),
             paused: false,
             closed: None,
+            abandoned: false,
             handle: Weak::new(),
             at_close: None,
         };
@@ -134,7 +137,7 @@ impl<A: Adapter> Inbox<A> {
 
     fn push(&self, event: Event<A>) {
         let mut state = self.0.state.lock();
-        if state.closed.is_some() {
+        if state.closed.is_some() || state.abandoned {
             return;
         }
         state.queue.push_back(event);
@@ -196,6 +199,7 @@ impl<A: Adapter> Drop for Outlet<A> {
     /// What nobody will take is not collected.
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
+        state.abandoned = true;
         state.queue = VecDeque::new();
         if std::mem::replace(&mut state.paused, false) {
             state.pause(false);

@@ -24,6 +24,27 @@ describe('a running server', () => {
     assert.match(await metrics.text(), /^# TYPE \w+ (counter|gauge|histogram)$/m);
   });
 
+  test('counts what leaves by which way, and what waits', async () => {
+    const { clients: [sender], room } = await world.conversation(2);
+    await sender.send(room.id, 'counted');
+    const metrics = await (await get('/metrics')).text();
+    const value = (name) => {
+      const line = metrics.split('\n').find((text) => text.startsWith(`${name} `));
+      assert.ok(line, `${name} is missing in\n${metrics}`);
+      return Number(line.split(' ').at(-1));
+    };
+    assert.ok(value('starling_frames_total{way="direct"}') > 0);
+    assert.ok(value('starling_socket_writes_total') > 0);
+    assert.equal(value('starling_waiting_bytes'), 0);
+    assert.ok(value('starling_connections') >= 2);
+    assert.ok(value('starling_direct_sessions') >= 2);
+    assert.ok(value('starling_socket_lists') >= 3, 'the room, and what each user has');
+    for (const name of ['starling_frames_total{way="engine"}', 'starling_merged_frames_total', 'starling_droppable_dropped_total',
+      'starling_upgrades_total', 'starling_slow_readers_closed_total{why="limit"}', 'starling_slow_readers_closed_total{why="timeout"}']) {
+      assert.ok(Number.isInteger(value(name)), name);
+    }
+  });
+
   test('serves its OpenAPI document and the page', async () => {
     const openapi = await get('/api/openapi.json');
     assert.equal(openapi.status, 200);
