@@ -27,3 +27,7 @@ sqlx-prepare:
 # Refresh the TypeScript types after the protocol changed.
 types:
     UPDATE_TYPES=1 cargo test --package starling-protocol --test typescript
+
+# What a delivery costs beside the plain engine and a bare send() loop.
+bench *args:
+    cargo bench --package socketioxide-wire --bench delivery -- {{ args }}

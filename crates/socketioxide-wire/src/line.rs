@@ -50,13 +50,6 @@ struct Waiting {
     bytes: usize,
 }
 
-enum Given {
-    Taken,
-    Refused,
-    /// The engine has closed the session.
-    Closed,
-}
-
 enum Held {
     Fence,
     Frame(Bytes),
@@ -144,9 +137,12 @@ impl Line {
         self.raise_fence(mode, socket);
         if let Mode::Held(wire, ..) = mode {
             wire.took_over();
-            let polled = self.polling.lock().take().is_some();
-            if let (true, Some(core)) = (polled, self.core.upgrade()) {
-                add(&core.counters.upgrades, 1);
+            if let Some(polling) = self.polling.lock().take() {
+                // Who had to wait goes on waiting.
+                wire.pause(polling.is_paused());
+                if let Some(core) = self.core.upgrade() {
+                    add(&core.counters.upgrades, 1);
+                }
             }
         }
     }
@@ -224,14 +220,7 @@ impl Line {
                 waiting.items.push_back(Held::Frame(frame));
                 true
             }
-            Mode::Engine(_) => match self.give(droppable, frame, give) {
-                Given::Taken => true,
-                Given::Refused => false,
-                Given::Closed => {
-                    *mode = Mode::Gone;
-                    false
-                }
-            },
+            Mode::Engine(_) => self.give(droppable, frame, give),
             Mode::Gone => false,
         }
     }
@@ -242,37 +231,37 @@ impl Line {
         droppable: bool,
         frame: impl FnOnce() -> Option<Bytes>,
         give: impl FnOnce() -> Result<(), SendError>,
-    ) -> Given {
-        let Some(core) = self.core.upgrade() else { return Given::Closed };
+    ) -> bool {
+        let Some(core) = self.core.upgrade() else { return false };
         let size = frame().map_or(0, |frame| frame.len());
         let limit = core.settings.waiting_bytes;
         {
             let mut polling = self.polling.lock();
-            let Some(polling) = polling.as_mut() else { return Given::Closed };
+            let Some(polling) = polling.as_mut() else { return false };
             if droppable && polling.waiting >= limit / 2 {
                 add(&core.counters.dropped, 1);
-                return Given::Refused;
+                return false;
             }
             if polling.waiting > 0 && polling.waiting + size > limit {
                 add(&core.counters.ended_by_limit, 1);
                 self.end_polling(&core);
-                return Given::Refused;
+                return false;
             }
             polling.waiting += size;
         }
         match give() {
             Ok(()) => {
                 add(&core.counters.engine_frames, 1);
-                Given::Taken
+                true
             }
             Err(SendError::Socket(SocketError::InternalChannelFull)) => {
                 // It can't have this one, so it must not have the next either.
                 add(&core.counters.ended_by_limit, 1);
                 self.end_polling(&core);
-                Given::Refused
+                false
             }
-            Err(SendError::Socket(SocketError::Closed)) => Given::Closed,
-            Err(SendError::Serialize(_)) => Given::Refused,
+            // It has left its namespace, or the payload is none.
+            Err(_) => false,
         }
     }
 

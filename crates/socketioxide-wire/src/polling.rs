@@ -79,6 +79,10 @@ impl Polling {
         }
     }
 
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// What to wait for before a body of the client may be looked at.
     pub(crate) fn resumption(&self) -> Option<Arc<Notify>> {
         self.paused.then(|| self.resumed.clone())

@@ -280,6 +280,47 @@ async fn a_polling_client_has_to_wait_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_upgrades_while_it_has_to_wait_goes_on_waiting() {
+    let (options, go, seen) = standing();
+    let world = World::start(Options { kernel_buffer: 4096, ..options }).await;
+    let mut polling = Polling::connect(&world, "fast").await;
+    let events: Vec<String> = (0..300).map(|n| format!("42[\"e\",{n}]")).collect();
+    polling.send(&events.join("\u{1e}")).await;
+    let mut ws = polling.upgrade(&world, &mut Vec::new()).await;
+    let count = 50_000;
+    let sending = tokio::spawn(async move {
+        for n in 300..count {
+            let event = format!("42[\"e\",{n},\"{}\"]", "x".repeat(100));
+            ws.stream.write_all(&Ws::frame(1, event.as_bytes())).await.unwrap();
+        }
+        ws
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!sending.is_finished(), "the server reads on without end");
+    go.store(true, Ordering::SeqCst);
+    let _ws = soon("the client", sending).await.unwrap();
+    until("all events", || seen.load(Ordering::SeqCst) == count).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_is_left_takes_nothing_from_the_other() {
+    let world = World::start(Options::default()).await;
+    let mut polling = Polling::connect(&world, "two").await;
+    polling.send("40/chat,").await;
+    let (main, chat) = (world.socket("two").await, world.socket_in("two", "/chat").await);
+    polling.send("41/chat,").await;
+    until("the handler", || world.disconnects.load(Ordering::SeqCst) == 1).await;
+    assert!(!chat.emit("m", "to nobody"));
+    assert!(main.emit("m", "still here"));
+    let mut got = Vec::new();
+    polling.collect(&mut got, 1).await;
+    assert_eq!(got, ["m still here"]);
+    let mut ws = polling.upgrade(&world, &mut got).await;
+    assert!(main.emit("m", "and by the other way"));
+    assert_eq!(ws.text().await, "42[\"m\",\"and by the other way\"]");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_above_the_payload_limit_is_not_buffered() {
     let world = World::start(Options { max_payload: 10_000, ..Options::default() }).await;
     let mut ws = Ws::connect(&world, "large").await;
