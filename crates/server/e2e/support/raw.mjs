@@ -22,6 +22,8 @@ export async function openRaw(url, headers = {}, { sid, pong = true } = {}) {
       return found;
     }, { ms, what: 'a frame' }),
     waitClosed: (ms = 5_000) => until(() => raw.closed, { ms, what: 'the connection to close' }),
+    /** Reads nothing any more, and keeps the connection. */
+    stopReading: () => socket.pause(),
     close: () => socket.terminate(),
     /** Sends CONNECT and waits until the server has greeted the session. */
     async enter(token) {

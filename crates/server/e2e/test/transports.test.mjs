@@ -174,3 +174,35 @@ describe('heartbeats', () => {
     assert.deepEqual(friendClient.all('presence:update', ({ userId, status }) => userId === user.id && status === 'offline'), []);
   });
 });
+
+describe('a client that stops reading', () => {
+  const world = useServer({
+    env: { ...UNLIMITED, SOCKET_BUFFER_BYTES: '262144', WRITE_TIMEOUT_SECONDS: '2', PING_INTERVAL_MS: '60000', PING_TIMEOUT_MS: '60000' },
+  });
+
+  test('is dropped, and the others miss nothing', async () => {
+    const { users: [, , stuck], room, clients: [sender, listener, own] } = await world.conversation(3);
+    own.close();
+    await listener.waitFor('presence:update', ({ userId, status }) => userId === stuck.id && status === 'offline');
+    const raw = await openRaw(world.url);
+    await raw.enter(stuck.token);
+    await listener.waitFor('presence:update', ({ userId, status }) => userId === stuck.id && status === 'online');
+    raw.stopReading();
+    // Far more than the kernel holds for one connection: 16 kB each.
+    const content = '🦜'.repeat(4000);
+    let sent = 0;
+    const offline = () => listener.all('presence:update', ({ userId, status }) => userId === stuck.id && status === 'offline').length;
+    while (offline() < 2) {
+      // As many at once as fit into the limit of those who read.
+      await Promise.all(Array.from({ length: 4 }, () => sender.send(room.id, content)));
+      sent += 4;
+      assert.ok(sent <= 4_000, 'it is still there');
+    }
+    const heard = await listener.waitForMany('message:new', sent, undefined, { ms: 30_000 });
+    assert.deepEqual(heard.map(({ seq }) => seq), heard.map((_, i) => i + 1));
+    const metrics = await (await fetch(`${world.url}/metrics`)).text();
+    const closed = [...metrics.matchAll(/^starling_slow_readers_closed_total\{.*\} (\d+)$/gm)];
+    assert.equal(closed.reduce((sum, [, count]) => sum + Number(count), 0), 1);
+    raw.close();
+  });
+});
