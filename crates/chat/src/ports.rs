@@ -38,6 +38,11 @@ pub enum Except {
 pub trait Fanout: Send + Sync + 'static {
     /// Tells the targets.
     fn publish(&self, target: Target, except: Except, event: ServerEvent);
+    /// Runs calls of [`Self::publish`] so that what they send to one socket may go
+    /// out together.
+    fn together(&self, publish: &mut dyn FnMut()) {
+        publish();
+    }
     /// Every socket of the user enters the room.
     fn join(&self, user: UserId, room: RoomId);
     /// Every socket of the user leaves the room, at once.

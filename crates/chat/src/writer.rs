@@ -119,9 +119,12 @@ impl Task {
                     }
                 }
                 Some(Ok(appended)) => {
-                    for (outcome, answer) in appended.into_iter().zip(answers) {
-                        self.answer(outcome, answer);
-                    }
+                    let mut outcomes = appended.into_iter().zip(answers);
+                    self.fanout.together(&mut || {
+                        for (outcome, answer) in outcomes.by_ref() {
+                            self.answer(outcome, answer);
+                        }
+                    });
                 }
                 Some(Err(error)) if error.is_unavailable() || messages.len() == 1 => {
                     let failure = storage(error);

@@ -108,7 +108,7 @@ pub async fn run(
         idle_polling: config.ping_interval + config.ping_timeout + POLL_MARGIN,
         conceal_ids: true,
     });
-    let hub = Hub::new();
+    let hub = Hub::new(core.clone());
     let limits = Arc::new(MemoryLimits::new(Rates {
         messages: config.message_rate_per_user,
         connects: config.connect_rate_per_instance,

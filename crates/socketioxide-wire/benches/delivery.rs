@@ -61,6 +61,7 @@ fn main() {
             cpu(clients, rounds).await;
         }
         if value("--only").as_deref() != Some("cpu") {
+            latency().await;
             memory(value("--clients").map_or(5000, |n| n.parse().unwrap())).await;
         }
     });
@@ -102,11 +103,12 @@ fn announce(addr: SocketAddr) {
     std::io::stdout().flush().unwrap();
 }
 
-/// `all <times>` and `room <number>`, from the standard input.
+/// `all <times>`, `room <number>` and `flood <number>`, from the standard input.
 #[derive(Clone, Copy)]
 enum Ask {
     All(usize),
     Room(usize),
+    Flood(usize),
 }
 
 fn asks(run: impl Fn(Ask)) {
@@ -114,7 +116,11 @@ fn asks(run: impl Fn(Ask)) {
         let line = line.unwrap();
         let (what, number) = line.split_once(' ').unwrap();
         let number = number.parse().unwrap();
-        run(if what == "all" { Ask::All(number) } else { Ask::Room(number) });
+        run(match what {
+            "all" => Ask::All(number),
+            "room" => Ask::Room(number),
+            _ => Ask::Flood(number),
+        });
     }
     std::process::exit(0);
 }
@@ -143,6 +149,7 @@ async fn serve_plain(ping: Duration) {
         let (room, times) = match ask {
             Ask::All(times) => ("all".to_owned(), times),
             Ask::Room(room) => (format!("room{room}"), 1),
+            Ask::Flood(room) => (format!("room{room}"), 50),
         };
         for _ in 0..times {
             // Ready at once: the local adapter waits for nobody.
@@ -197,13 +204,20 @@ async fn serve_wire(ping: Duration) {
         Ok::<(), Infallible>(())
     };
     io.ns("/", connected.with(opened));
+    let gathering = core.clone();
     asks_in_tasks(move |ask| {
         let (room, times) = match ask {
             Ask::All(times) => (Room::All, times),
             Ask::Room(room) => (Room::Some(u32::try_from(room).unwrap()), 1),
+            Ask::Flood(room) => (Room::Some(u32::try_from(room).unwrap()), 50),
         };
+        let _together = gathering.gather();
         for _ in 0..times {
-            let frame = Frame::event("/", "m", payload()).unwrap();
+            let text = match ask {
+                Ask::Flood(_) => "x".repeat(4000),
+                _ => payload(),
+            };
+            let frame = Frame::event("/", "m", text).unwrap();
             for member in rooms.lock().members(&room) {
                 member.send(&frame);
             }
@@ -258,7 +272,7 @@ fn serve_bare() {
         let sockets = sockets.lock();
         let (times, room) = match ask {
             Ask::All(times) => (times, None),
-            Ask::Room(room) => (1, Some(room)),
+            Ask::Room(room) | Ask::Flood(room) => (1, Some(room)),
         };
         for (number, socket) in sockets.iter() {
             if room.is_none_or(|room| number / ROOM == room) {
@@ -299,23 +313,29 @@ impl Server {
         Self { mode: mode.to_owned(), child, ask, answers, addr, received, pings, clients: 0 }
     }
 
+    /// Shakes hands and connects to the main namespace.
+    async fn open(&self, number: usize) -> TcpStream {
+        let mut stream = TcpStream::connect(self.addr).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let request = format!(
+            "GET /socket.io/?EIO=4&transport=websocket&n={number} HTTP/1.1\r\n\
+             Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Origin: http://localhost:3000\r\nCache-Control: no-cache\r\nPragma: no-cache\r\n\
+             Accept-Encoding: gzip, deflate, br\r\nAccept-Language: en-GB,en;q=0.9\r\n\
+             User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        until(&mut stream, b"0{").await;
+        // `40`, masked with zeros.
+        stream.write_all(b"\x81\x82\0\0\0\x0040").await.unwrap();
+        until(&mut stream, b"40{").await;
+        stream
+    }
+
     async fn connect(&mut self, clients: usize) {
         for number in 0..clients {
-            let mut stream = TcpStream::connect(self.addr).await.unwrap();
-            stream.set_nodelay(true).unwrap();
-            let request = format!(
-                "GET /socket.io/?EIO=4&transport=websocket&n={number} HTTP/1.1\r\n\
-                 Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                 Origin: http://localhost:3000\r\nCache-Control: no-cache\r\nPragma: no-cache\r\n\
-                 Accept-Encoding: gzip, deflate, br\r\nAccept-Language: en-GB,en;q=0.9\r\n\
-                 User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36\r\n\r\n"
-            );
-            stream.write_all(request.as_bytes()).await.unwrap();
-            until(&mut stream, b"0{").await;
-            // `40`, masked with zeros.
-            stream.write_all(b"\x81\x82\0\0\0\x0040").await.unwrap();
-            until(&mut stream, b"40{").await;
+            let stream = self.open(number).await;
             let (received, pings) = (self.received.clone(), self.pings.clone());
             tokio::task::spawn_local(async move {
                 loop {
@@ -345,7 +365,7 @@ impl Server {
     async fn deliver(&mut self, ask: Ask) -> usize {
         let (line, deliveries) = match ask {
             Ask::All(times) => (format!("all {times}\n"), self.clients * times),
-            Ask::Room(room) => (format!("room {room}\n"), ROOM),
+            Ask::Room(room) | Ask::Flood(room) => (format!("room {room}\n"), ROOM),
         };
         let size = Frame::event("/", "m", payload()).unwrap().bytes().len();
         let goal = self.received.get() + deliveries * size;
@@ -458,6 +478,45 @@ async fn cpu(clients: usize, rounds: usize) {
             ratio(0),
             ratio(2),
         );
+    }
+}
+
+/// How long a broadcast to 1,000 healthy clients takes until the last has it, alone
+/// and beside 50 that read nothing and are flooded until they are ended.
+async fn latency() {
+    const HEALTHY: usize = 1000;
+    const TIMES: usize = 300;
+    println!("\nms until all of {HEALTHY} have a message, {TIMES} messages\n");
+    println!("| | p50 | p99 |");
+    println!("|---|---|---|");
+    for stuck in [0, ROOM] {
+        let mut server = Server::start("wire", PATIENCE);
+        server.connect(HEALTHY).await;
+        let mut silent = Vec::new();
+        for number in HEALTHY..HEALTHY + stuck {
+            silent.push(server.open(number).await);
+        }
+        let mut took = Vec::new();
+        for _ in 0..TIMES {
+            // 50 messages of 4 kB for the room of those who don't read.
+            let flood = format!("flood {}\n", HEALTHY / ROOM);
+            server.ask.write_all(flood.as_bytes()).unwrap();
+            let begun = Instant::now();
+            server.deliver(Ask::All(1)).await;
+            took.push(begun.elapsed().as_secs_f64() * 1000.0);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        took.sort_by(f64::total_cmp);
+        let (p50, p99) = (took[TIMES / 2], took[TIMES * 99 / 100]);
+        println!("| beside {stuck} stuck | {p50:.1} | {p99:.1} |");
+        let mut ended = 0;
+        for mut stream in silent {
+            // What had been sent before comes first; then the end.
+            let mut rest = Vec::new();
+            let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest));
+            ended += usize::from(read.await.is_ok());
+        }
+        assert_eq!(ended, stuck, "who read nothing was not ended");
     }
 }
 

@@ -1,8 +1,9 @@
 //! What all connections share: settings, sessions, counters, the flushers.
 
 use std::collections::HashMap;
+use std::marker::PhantomData;
 use std::str::FromStr as _;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,8 @@ pub struct Core {
     sessions: Mutex<Sessions>,
     flushers: Vec<Arc<Flusher>>,
     next_flusher: AtomicUsize,
+    /// Guards of [`Core::gather`] now.
+    gathering: AtomicUsize,
     closer: OnceLock<Closer>,
 }
 
@@ -86,6 +89,8 @@ struct Session {
 pub(crate) struct Flusher {
     touched: Mutex<Vec<Arc<Wire>>>,
     wake: Notify,
+    /// It has waited for a guard of [`Core::gather`] already.
+    waited: AtomicBool,
 }
 
 impl Core {
@@ -102,6 +107,7 @@ impl Core {
             sessions: Mutex::new(Sessions { map: HashMap::new(), sweep_at: SWEEP_AT }),
             flushers: flushers.clone(),
             next_flusher: AtomicUsize::new(0),
+            gathering: AtomicUsize::new(0),
             closer: OnceLock::new(),
             settings,
         });
@@ -148,6 +154,15 @@ impl Core {
         handle.line.connected(&*handle);
         let outlet = inbox.attach(&handle);
         (handle, outlet)
+    }
+
+    /// While the guard lives, what is sent gathers, and goes out with one write a
+    /// socket when it is dropped: for a loop that sends much to many. The guard can't
+    /// be kept across an await, so nothing waits for longer than that loop takes.
+    #[must_use]
+    pub fn gather(&self) -> Gathering<'_> {
+        self.gathering.fetch_add(1, Ordering::AcqRel);
+        Gathering { core: self, of_this_thread: PhantomData }
     }
 
     /// The counters.
@@ -258,6 +273,24 @@ impl Core {
     }
 }
 
+/// See [`Core::gather`].
+pub struct Gathering<'a> {
+    core: &'a Core,
+    of_this_thread: PhantomData<*const ()>,
+}
+
+impl Drop for Gathering<'_> {
+    fn drop(&mut self) {
+        if self.core.gathering.fetch_sub(1, Ordering::AcqRel) == 1 {
+            for flusher in &self.core.flushers {
+                if !flusher.touched.lock().is_empty() {
+                    flusher.wake.notify_one();
+                }
+            }
+        }
+    }
+}
+
 impl Drop for Core {
     fn drop(&mut self) {
         for flusher in &self.flushers {
@@ -298,7 +331,15 @@ impl Flusher {
     /// One write for each socket that was touched, whatever waits for it.
     async fn flush_all(&self, core: &Core) {
         loop {
+            // The end of the guard wakes us again; but others may follow it without
+            // end, so it is waited for once.
+            if core.gathering.load(Ordering::Acquire) > 0
+                && !self.waited.swap(true, Ordering::AcqRel)
+            {
+                return;
+            }
             let touched = std::mem::take(&mut *self.touched.lock());
+            self.waited.store(false, Ordering::Release);
             if touched.is_empty() {
                 return;
             }

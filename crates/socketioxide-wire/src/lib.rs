@@ -94,7 +94,7 @@ mod stats;
 mod sync;
 mod wire;
 
-pub use crate::core::{Core, Now, Settings};
+pub use crate::core::{Core, Gathering, Now, Settings};
 pub use crate::entry::{Engine, Entry};
 pub use crate::frame::Frame;
 pub use crate::handle::Handle;

@@ -179,6 +179,36 @@ async fn a_burst_of_ten_thousand_arrives_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_gathered_goes_out_in_one_write() {
+    let world = World::start(Options::default()).await;
+    let mut clients = Vec::new();
+    for n in 0..20 {
+        clients.push(Ws::connect(&world, &format!("g{n}")).await);
+        world.enter(&world.socket(&format!("g{n}")).await, "all");
+    }
+    world.broadcast("all", "all are written to directly by now");
+    for ws in &mut clients {
+        ws.text().await;
+    }
+    let before = world.core.stats();
+    {
+        let _together = world.core.gather();
+        for n in 0..50 {
+            world.broadcast("all", &n.to_string());
+        }
+    }
+    for ws in &mut clients {
+        for n in 0..50 {
+            assert_eq!(ws.text().await, format!("42[\"m\",\"{n}\"]"));
+        }
+    }
+    let stats = world.core.stats();
+    assert_eq!(stats.direct_frames - before.direct_frames, 20 * 50);
+    // The engine's pings are no frames of ours.
+    assert_eq!(stats.writes - before.writes, 20, "{stats:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn attachments_travel_with_their_event_by_both_ways() {
     let world = World::start(Options::default()).await;
     let file = json!({ "name": "a.bin" });
@@ -199,6 +229,33 @@ async fn attachments_travel_with_their_event_by_both_ways() {
         packets.extend(polling.poll().await.into_iter().filter(|packet| packet != "2"));
     }
     assert_eq!(packets, [text, &format!("b{}", common::base64(b"\0\xffz")), r#"42["m","after"]"#]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_carry_attachments_both_ways() {
+    // The attachment of the event comes back as that of its answer.
+    let on_event: common::OnEvent = Arc::new(|_, handle, mut event| {
+        assert_eq!(event.name, "file");
+        assert_eq!(event.args[0].get(), r#"{"_placeholder":true,"num":0}"#);
+        handle.ack(event.ack.take().unwrap(), &event.attachments.remove(0));
+    });
+    let world = World::start(Options { on_event, ..Options::default() }).await;
+    let mut ws = Ws::connect(&world, "ws").await;
+    ws.send(r#"451-7["file",{"_placeholder":true,"num":0}]"#).await;
+    use tokio::io::AsyncWriteExt as _;
+    ws.stream.write_all(&Ws::frame(2, b"\0\x01\xff")).await.unwrap();
+    assert_eq!(ws.text().await, r#"461-7[{"_placeholder":true,"num":0}]"#);
+    assert_eq!(ws.next().await.unwrap(), (2, b"\0\x01\xff".to_vec()));
+    let mut polling = Polling::connect(&world, "polling").await;
+    let binary = common::base64(b"\x02\xfe");
+    polling
+        .send(&format!("451-8[\"file\",{{\"_placeholder\":true,\"num\":0}}]\u{1e}b{binary}"))
+        .await;
+    let mut got = Vec::new();
+    while got.len() < 2 {
+        got.extend(polling.poll().await.into_iter().filter(|packet| packet != "2"));
+    }
+    assert_eq!(got, [r#"461-8[{"_placeholder":true,"num":0}]"#, &format!("b{binary}")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use socketioxide_wire::{Ack, Frame, Handle, Member, Rooms};
+use socketioxide_wire::{Ack, Core, Frame, Handle, Member, Rooms};
 use starling_chat::{ConnectionId, Except, Fanout, Identity, Target};
 use starling_protocol::event::{ServerEvent, SessionRevoked};
 use starling_protocol::{RoomId, SessionId, UserId};
@@ -156,8 +156,8 @@ enum Key {
 }
 
 /// All sockets of this instance.
-#[derive(Default)]
 pub struct Hub {
+    core: Arc<Core>,
     // One lock for all maps, so that joins, leaves and publications have one
     // order. Held while frames are queued, which never blocks.
     state: Mutex<State>,
@@ -189,8 +189,8 @@ impl State {
 impl Hub {
     /// Without sockets.
     #[must_use]
-    pub fn new() -> Arc<Self> {
-        Arc::default()
+    pub fn new(core: Arc<Core>) -> Arc<Self> {
+        Arc::new(Self { core, state: Mutex::default() })
     }
 
     /// Registers a socket. Until [`Self::ready`], what is published to it is held.
@@ -298,6 +298,11 @@ impl Fanout for Hub {
                 }
             }
         }
+    }
+
+    fn together(&self, publish: &mut dyn FnMut()) {
+        let _together = self.core.gather();
+        publish();
     }
 
     fn join(&self, user: UserId, room: RoomId) {
