@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use socketioxide::adapter::{Adapter, LocalAdapter};
 use socketioxide::extract::{AckSender, SocketRef};
-use socketioxide::handler::{FromMessage, FromMessageParts};
+use socketioxide::handler::{FromMessageParts as _, MessageHandler};
 use socketioxide::socket::{DisconnectReason, Socket};
 use socketioxide_core::Value;
 use tokio::sync::Notify;
@@ -93,7 +93,7 @@ impl<A: Adapter> Inbox<A> {
         };
         let inbox = Self(Arc::new(Feed { state: Mutex::new(state), news: Notify::new() }));
         socket.extensions.insert(inbox.clone());
-        socket.on_fallback(async |_: Taken| {});
+        socket.on_fallback::<Self, Self>(inbox.clone());
         let closing = inbox.clone();
         // The inbox stays with the socket: who registers later learns of the end by it.
         socket.on_disconnect(async move |reason: DisconnectReason| closing.close(reason));
@@ -207,30 +207,16 @@ impl<A: Adapter> Drop for Outlet<A> {
     }
 }
 
-/// Takes an event into the inbox. The engine runs extractors one after the other in
-/// the order of arrival, so the work is done in there, and the "error" only keeps the
-/// handler's task from being made.
-struct Taken;
-
-/// The event is in the inbox.
-#[derive(Debug, thiserror::Error)]
-#[error("taken into the inbox")]
-struct InInbox;
-
-impl<A: Adapter> FromMessage<A> for Taken {
-    type Error = InInbox;
-
-    fn from_message(
-        socket: Arc<Socket<A>>,
-        mut value: Value,
-        ack_id: Option<i64>,
-    ) -> Result<Self, InInbox> {
-        let Some(inbox) = socket.extensions.get::<Inbox<A>>() else { return Err(InInbox) };
+/// The engine calls handlers one after the other in the order of arrival; those that
+/// are closures begin a task of their own each time, this one does its work at once.
+impl<A: Adapter> MessageHandler<A, Self> for Inbox<A> {
+    fn call(&self, socket: Arc<Socket<A>>, mut value: Value, ack_id: Option<i64>) {
         let Ok(sender) = AckSender::from_message_parts(&socket, &mut value, &ack_id);
         let ack = ack_id.map(|id| Ack { id, sender });
         let (text, attachments) = match value {
             Value::Str(text, attachments) => (text, attachments.unwrap_or_default()),
-            Value::Bytes(_) => return Err(InInbox),
+            // Of another parser than the common one.
+            Value::Bytes(_) => return,
         };
         let mut args: Vec<Box<RawValue>> = serde_json::from_str(&text).unwrap_or_default();
         let name = match args.first().map(|name| serde_json::from_str(name.get())) {
@@ -240,7 +226,6 @@ impl<A: Adapter> FromMessage<A> for Taken {
         if !args.is_empty() {
             args.remove(0);
         }
-        inbox.push(Event { name, args, attachments: attachments.into(), ack });
-        Err(InInbox)
+        self.push(Event { name, args, attachments: attachments.into(), ack });
     }
 }
