@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socketioxide_wire::{Core, Entry, Settings as WireSettings};
 use starling_chat::auth::AuthSettings;
 use starling_chat::memory::{MemoryLimits, MemoryPresence, Rates};
@@ -88,6 +89,19 @@ impl Signals {
     }
 }
 
+/// Each connection is a file. The usual soft limit of 1024 is there for programs that
+/// use `select`, which this one does not: as many as the system allows are taken.
+fn raise_file_limit() {
+    let files = Resource::RLIMIT_NOFILE;
+    let raised = getrlimit(files).and_then(|(soft, hard)| {
+        if soft < hard { setrlimit(files, hard, hard).map(|()| hard) } else { Ok(hard) }
+    });
+    match raised {
+        Ok(limit) => tracing::info!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
+    }
+}
+
 /// Serves until the first signal, then drains; the second ends it at once.
 /// `listening` is called when the address is bound.
 ///
@@ -98,6 +112,7 @@ pub async fn run(
     mut signals: Signals,
     listening: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
+    raise_file_limit();
     let metrics = metrics_exporter_prometheus::PrometheusBuilder::new()
         .install_recorder()
         .context("metrics could not be set up")?;

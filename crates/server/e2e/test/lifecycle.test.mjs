@@ -1,6 +1,7 @@
 // Starting, being looked at, and stopping.
 
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -22,6 +23,12 @@ describe('a running server', () => {
     assert.equal(metrics.status, 200);
     assert.match(metrics.headers.get('content-type'), /^text\/plain/);
     assert.match(await metrics.text(), /^# TYPE \w+ (counter|gauge|histogram)$/m);
+  });
+
+  test('takes as many open files as the system allows', async () => {
+    const limits = await readFile(`/proc/${world.server.pid}/limits`, 'utf8');
+    const [, soft, hard] = /^Max open files +(\d+) +(\d+)/m.exec(limits);
+    assert.equal(soft, hard);
   });
 
   test('counts what leaves by which way, and what waits', async () => {

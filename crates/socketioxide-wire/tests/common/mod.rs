@@ -87,6 +87,10 @@ impl Default for Options {
 
 impl World {
     pub async fn start(options: Options) -> Arc<Self> {
+        // Both ends of a thousand connections are in this process.
+        let files = nix::sys::resource::Resource::RLIMIT_NOFILE;
+        let (_, most) = nix::sys::resource::getrlimit(files).unwrap();
+        nix::sys::resource::setrlimit(files, most, most).unwrap();
         let core = Core::new(options.settings);
         let (engine, io) = SocketIo::builder()
             .ws_read_buffer_size(0)
