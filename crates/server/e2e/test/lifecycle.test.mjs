@@ -1,7 +1,6 @@
 // Starting, being looked at, and stopping.
 
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
