@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::str::FromStr as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,9 @@ impl Default for Settings {
 const TURN: usize = 64;
 /// More flushers than this gain nothing: the kernel is what they wait for.
 const FLUSHERS: usize = 8;
+/// Guards of [`Core::gather`] that overlap, after which sockets are written to all
+/// the same.
+const GUARDS: usize = 16;
 /// Sessions before the first look for forgotten ones.
 const SWEEP_AT: usize = 1024;
 
@@ -67,6 +70,8 @@ pub struct Core {
     next_flusher: AtomicUsize,
     /// Guards of [`Core::gather`] now.
     gathering: AtomicUsize,
+    /// Guards of it so far.
+    gathers: AtomicUsize,
     closer: OnceLock<Closer>,
 }
 
@@ -89,8 +94,9 @@ struct Session {
 pub(crate) struct Flusher {
     touched: Mutex<Vec<Arc<Wire>>>,
     wake: Notify,
-    /// It has waited for a guard of [`Core::gather`] already.
-    waited: AtomicBool,
+    /// The number of the guard of [`Core::gather`] since which it waits; 0 if it
+    /// does not.
+    waits_since: AtomicUsize,
 }
 
 impl Core {
@@ -108,6 +114,7 @@ impl Core {
             flushers: flushers.clone(),
             next_flusher: AtomicUsize::new(0),
             gathering: AtomicUsize::new(0),
+            gathers: AtomicUsize::new(1),
             closer: OnceLock::new(),
             settings,
         });
@@ -161,6 +168,7 @@ impl Core {
     /// be kept across an await, so nothing waits for longer than that loop takes.
     #[must_use]
     pub fn gather(&self) -> Gathering<'_> {
+        self.gathers.fetch_add(1, Ordering::AcqRel);
         self.gathering.fetch_add(1, Ordering::AcqRel);
         Gathering { core: self, of_this_thread: PhantomData }
     }
@@ -331,15 +339,21 @@ impl Flusher {
     /// One write for each socket that was touched, whatever waits for it.
     async fn flush_all(&self, core: &Core) {
         loop {
-            // The end of the guard wakes us again; but others may follow it without
-            // end, so it is waited for once.
-            if core.gathering.load(Ordering::Acquire) > 0
-                && !self.waited.swap(true, Ordering::AcqRel)
-            {
-                return;
+            // The end of the last guard wakes us again; but others may follow it
+            // without end, so only so many are waited for.
+            if core.gathering.load(Ordering::Acquire) > 0 {
+                let now = core.gathers.load(Ordering::Acquire);
+                let since = match self.waits_since.load(Ordering::Acquire) {
+                    0 => now,
+                    since => since,
+                };
+                self.waits_since.store(since, Ordering::Release);
+                if now - since < GUARDS {
+                    return;
+                }
             }
             let touched = std::mem::take(&mut *self.touched.lock());
-            self.waited.store(false, Ordering::Release);
+            self.waits_since.store(0, Ordering::Release);
             if touched.is_empty() {
                 return;
             }

@@ -190,6 +190,8 @@ async fn what_is_gathered_goes_out_in_one_write() {
     for ws in &mut clients {
         ws.text().await;
     }
+    // Counted when the flusher is done: until then it takes along what comes.
+    until("the flusher", || world.core.stats().direct_frames == 20).await;
     let before = world.core.stats();
     {
         let _together = world.core.gather();
