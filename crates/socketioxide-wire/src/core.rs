@@ -252,21 +252,15 @@ impl Core {
     /// The session is no more.
     pub(crate) fn forget(&self, sid: Sid) {
         let forgotten = self.sessions.lock().map.remove(&sid);
-        // Dropped without the lock: the last reference to an engine's socket may go.
+        // Dropped without the lock: a connection may close with it.
         drop(forgotten);
     }
 
     /// A namespace's socket is no more.
     pub(crate) fn unregister(&self, sid: Sid, number: u64) {
-        let mut sessions = self.sessions.lock();
-        let mut gone = None;
-        if let Some(session) = sessions.map.get_mut(&sid)
-            && let Some(at) = session.sockets.iter().position(|(other, _)| *other == number)
-        {
-            gone = Some(session.sockets.swap_remove(at));
+        if let Some(session) = self.sessions.lock().map.get_mut(&sid) {
+            session.sockets.retain(|(other, _)| *other != number);
         }
-        drop(sessions);
-        drop(gone);
     }
 
     pub(crate) fn set_closer(&self, closer: Closer) {

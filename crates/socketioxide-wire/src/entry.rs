@@ -1,12 +1,12 @@
 //! Requests on their way to the engine.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use engineioxide::service::NotFoundService;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::response::Parts;
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::Incoming;
@@ -98,12 +98,14 @@ impl<A: Adapter> Entry<A> {
             Some(line) if get => self.poll(line, request).await,
             Some(line) => self.post(line, request).await,
             None => {
-                let response = self.pass_on(request).await;
-                if sid.is_none() && response.status() == StatusCode::OK {
-                    self.opened(response).await
-                } else {
-                    response
+                let (parts, body) = self.pass_on(request).await;
+                // The answer to a handshake names the session.
+                if sid.is_none()
+                    && let Some(open) = body.strip_prefix(b"0")
+                {
+                    self.core.begun(open, None);
                 }
+                Response::from_parts(parts, Full::new(body))
             }
         }
     }
@@ -112,29 +114,17 @@ impl<A: Adapter> Entry<A> {
         self.core.session(sid.parse().ok()?)
     }
 
-    async fn pass_on(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    /// What the engine answers, with a body that is in memory.
+    async fn pass_on(&self, request: Request<Incoming>) -> (Parts, Bytes) {
         let response = match self.engine.call(request.map(Either::<_, Full<Bytes>>::Left)).await {
             Ok(response) => response,
-            Err(never) => {
-                let _: Infallible = never;
-                match never {}
-            }
+            Err(never) => match never {},
         };
         let (mut parts, body) = response.into_parts();
-        // The engine's bodies are in memory: they can't fail.
-        let body = body.collect().await.map(http_body_util::Collected::to_bytes);
         parts.headers.remove(header::CONTENT_LENGTH);
-        Response::from_parts(parts, Full::new(body.unwrap_or_default()))
-    }
-
-    /// The answer to a handshake names the session.
-    async fn opened(&self, response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
-        let (parts, body) = response.into_parts();
-        let body = whole(body).await;
-        if let Some(open) = body.strip_prefix(b"0") {
-            self.core.begun(open, None);
-        }
-        Response::from_parts(parts, Full::new(body))
+        // The engine's bodies are in memory as well: they can't fail.
+        let body = body.collect().await.map(http_body_util::Collected::to_bytes);
+        (parts, body.unwrap_or_default())
     }
 
     async fn poll(&self, line: &Line, request: Request<Incoming>) -> Response<Full<Bytes>> {
@@ -152,8 +142,7 @@ impl<A: Adapter> Entry<A> {
             answer.headers_mut().insert(header::CONTENT_TYPE, text);
             return answer;
         }
-        let (parts, body) = self.pass_on(request).await.into_parts();
-        let mut body = whole(body).await;
+        let (parts, mut body) = self.pass_on(request).await;
         if let Some(ids) = &self.core.public_ids {
             let packets: Vec<&[u8]> = body.split(|byte| *byte == SEPARATOR).collect();
             if packets.iter().any(|packet| packet.starts_with(b"40")) {
@@ -193,7 +182,8 @@ impl<A: Adapter> Entry<A> {
                 resumed.await;
             }
         }
-        self.pass_on(request).await
+        let (parts, body) = self.pass_on(request).await;
+        Response::from_parts(parts, Full::new(body))
     }
 
     /// Answers an upgrade, and hands the connection over.
@@ -251,13 +241,6 @@ impl<A: Adapter> Entry<A> {
             }
         }
         Some(own)
-    }
-}
-
-async fn whole(body: Full<Bytes>) -> Bytes {
-    match body.collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(never) => match never {},
     }
 }
 

@@ -92,7 +92,7 @@ impl Line {
         true
     }
 
-    /// A namespace's socket of this session is connected: its events wait until
+    /// A namespace's socket is connected: its events wait until
     /// the answer to its CONNECT, which is in the channel, is through.
     pub(crate) fn connected(&self, socket: &dyn Engine) {
         let mut mode = self.mode.lock();
@@ -193,8 +193,8 @@ impl Line {
         }
     }
 
-    /// Sends by the way that the session has now: `frame` for the wire, or `give`
-    /// to the engine, with the number of bytes if it took them.
+    /// Sends by the way that the session has now: `frame` makes the bytes for the
+    /// wire, `give` hands the message to the engine.
     pub(crate) fn send(
         &self,
         droppable: bool,

@@ -4,7 +4,7 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{Options, Polling, World, Ws, soon, until};
@@ -221,10 +221,9 @@ async fn an_upgrade_that_fails_ends_the_session() {
 }
 
 /// A server whose handlers stand still until told to go.
-fn standing() -> (Options, Arc<std::sync::atomic::AtomicBool>, Arc<std::sync::atomic::AtomicUsize>)
-{
-    let go = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let seen = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+fn standing() -> (Options, Arc<AtomicBool>, Arc<AtomicUsize>) {
+    let go = Arc::new(AtomicBool::new(false));
+    let seen = Arc::new(AtomicUsize::new(0));
     let (gate, counter) = (go.clone(), seen.clone());
     let options = Options {
         on_event: Arc::new(move |_, _, event| {
@@ -239,25 +238,29 @@ fn standing() -> (Options, Arc<std::sync::atomic::AtomicBool>, Arc<std::sync::at
     (options, go, seen)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_is_faster_than_its_handler_has_to_wait_and_loses_nothing() {
-    let (options, go, seen) = standing();
-    let world = World::start(Options { kernel_buffer: 4096, ..options }).await;
-    let mut ws = Ws::connect(&world, "fast").await;
+/// A client that sends 6 MB, which fit nowhere: it stands until the handlers go.
+async fn floods(mut ws: Ws, from: usize, go: &AtomicBool, seen: &AtomicUsize) {
     let count = 50_000;
     let sending = tokio::spawn(async move {
-        for n in 0..count {
+        for n in from..count {
             let event = format!("42[\"e\",{n},\"{}\"]", "x".repeat(100));
             ws.stream.write_all(&Ws::frame(1, event.as_bytes())).await.unwrap();
         }
         ws
     });
-    // 6 MB don't fit anywhere: the client stands as well.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!sending.is_finished(), "the server reads on without end");
     go.store(true, Ordering::SeqCst);
     let _ws = soon("the client", sending).await.unwrap();
     until("all events", || seen.load(Ordering::SeqCst) == count).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_faster_than_its_handler_has_to_wait_and_loses_nothing() {
+    let (options, go, seen) = standing();
+    let world = World::start(Options { kernel_buffer: 4096, ..options }).await;
+    let ws = Ws::connect(&world, "fast").await;
+    floods(ws, 0, &go, &seen).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -286,20 +289,8 @@ async fn who_upgrades_while_it_has_to_wait_goes_on_waiting() {
     let mut polling = Polling::connect(&world, "fast").await;
     let events: Vec<String> = (0..300).map(|n| format!("42[\"e\",{n}]")).collect();
     polling.send(&events.join("\u{1e}")).await;
-    let mut ws = polling.upgrade(&world, &mut Vec::new()).await;
-    let count = 50_000;
-    let sending = tokio::spawn(async move {
-        for n in 300..count {
-            let event = format!("42[\"e\",{n},\"{}\"]", "x".repeat(100));
-            ws.stream.write_all(&Ws::frame(1, event.as_bytes())).await.unwrap();
-        }
-        ws
-    });
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!sending.is_finished(), "the server reads on without end");
-    go.store(true, Ordering::SeqCst);
-    let _ws = soon("the client", sending).await.unwrap();
-    until("all events", || seen.load(Ordering::SeqCst) == count).await;
+    let ws = polling.upgrade(&world, &mut Vec::new()).await;
+    floods(ws, 300, &go, &seen).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

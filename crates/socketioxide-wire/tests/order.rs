@@ -179,6 +179,41 @@ async fn a_burst_of_ten_thousand_arrives_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_gathered_goes_out_in_one_write() {
+    let world = World::start(Options::default()).await;
+    let mut clients = Vec::new();
+    for n in 0..20 {
+        let mut ws = Ws::connect(&world, &format!("g{n}")).await;
+        // The engine's ping would take its place among what is counted.
+        soon("a ping", ws.pinged()).await;
+        clients.push(ws);
+        world.enter(&world.socket(&format!("g{n}")).await, "all");
+    }
+    world.broadcast("all", "all are written to directly from here on");
+    for ws in &mut clients {
+        ws.text().await;
+    }
+    // Counted when the flusher is done: until then it takes along what comes.
+    until("the flusher", || world.core.stats().direct_frames == 20).await;
+    let before = world.core.stats();
+    {
+        let _together = world.core.gather();
+        for n in 0..50 {
+            world.broadcast("all", &n.to_string());
+        }
+    }
+    for ws in &mut clients {
+        for n in 0..50 {
+            assert_eq!(ws.text().await, format!("42[\"m\",\"{n}\"]"));
+        }
+    }
+    let sent = || world.core.stats().direct_frames - before.direct_frames;
+    until("the flusher", || sent() == 20 * 50).await;
+    let stats = world.core.stats();
+    assert_eq!(stats.writes - before.writes, 20, "{stats:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn attachments_travel_with_their_event_by_both_ways() {
     let world = World::start(Options::default()).await;
     let file = json!({ "name": "a.bin" });

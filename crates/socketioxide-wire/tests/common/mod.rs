@@ -217,6 +217,8 @@ pub struct Ws {
     pub got: Vec<u8>,
     /// Small pieces leave more to chance.
     pub piece: usize,
+    /// Pings that were answered.
+    pub pings: usize,
 }
 
 async fn dial(addr: SocketAddr, kernel_buffer: u32) -> TcpStream {
@@ -242,7 +244,7 @@ impl Ws {
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut ws = Self { stream, got: Vec::new(), piece: 64 * 1024 };
+        let mut ws = Self { stream, got: Vec::new(), piece: 64 * 1024, pings: 0 };
         let head = soon("an answer", async {
             loop {
                 if let Some(at) = ws.got.windows(4).position(|w| w == b"\r\n\r\n") {
@@ -302,12 +304,30 @@ impl Ws {
         loop {
             if let Some((opcode, payload)) = self.take() {
                 match (opcode, &payload[..]) {
-                    (1, b"2") => self.send("3").await,
+                    (1, b"2") => {
+                        self.pings += 1;
+                        self.send("3").await;
+                    }
                     (8, _) => return None,
                     _ => return Some((opcode, payload)),
                 }
             } else if self.more().await == 0 {
                 return None;
+            }
+        }
+    }
+
+    /// Reads the engine's first ping, which comes about with the answer to CONNECT;
+    /// the next is 25 s away.
+    pub async fn pinged(&mut self) {
+        while self.pings == 0 {
+            match self.take() {
+                Some((1, ping)) if ping == b"2" => {
+                    self.pings += 1;
+                    self.send("3").await;
+                }
+                Some(other) => panic!("no ping but {other:?}"),
+                None => assert!(self.more().await > 0, "closed"),
             }
         }
     }
