@@ -251,4 +251,51 @@ impl Repository {
             })
             .collect())
     }
+
+    /// Messages of a room above `after`, up to `through`, ascending, at most `limit`
+    /// of them, as everybody may see them.
+    ///
+    /// # Errors
+    /// When PostgreSQL fails.
+    pub async fn messages_between(
+        &self,
+        room: RoomId,
+        after: i64,
+        through: i64,
+        limit: i64,
+    ) -> Result<Vec<Message>> {
+        let mut db = self.pool.acquire().await?;
+        let rows = sqlx::query_as!(
+            MessageRow,
+            "SELECT
+               id, room_id, sender_id, seq, content, message_type, created_at, edited_at,
+               deleted_at, client_id, reply_to, metadata, recipients, receipt_rows
+             FROM messages
+             WHERE room_id = $1
+               AND seq > $2
+               AND seq <= $3
+             ORDER BY seq
+             LIMIT $4",
+            room.0,
+            after,
+            through,
+            limit,
+        )
+        .fetch_all(&mut *db)
+        .await?;
+        // Receipts are the sender's alone, and nobody has this id.
+        complete(&mut db, UserId(0), rows).await
+    }
+
+    /// The newest `seq` of each room that exists.
+    ///
+    /// # Errors
+    /// When PostgreSQL fails.
+    pub async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<(RoomId, i64)>> {
+        let ids: Vec<i32> = rooms.iter().map(|room| room.0).collect();
+        let rows = sqlx::query!("SELECT id, last_seq FROM rooms WHERE id = ANY($1)", &ids)
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(rows.into_iter().map(|row| (RoomId(row.id), row.last_seq)).collect())
+    }
 }

@@ -25,8 +25,6 @@ pub const EXIT_CODE: u8 = 2;
 /// Shortest `JWT_SECRET`: an HS256 key should be no shorter than its hash.
 const JWT_SECRET_MIN_BYTES: usize = 32;
 
-const LATER: &str = "must be unset: several instances over Redis come with a later version";
-
 /// One row of the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Variable {
@@ -55,7 +53,11 @@ pub const VARIABLES: &[Variable] = &[
         "- (`dev` starts its own)",
         "PostgreSQL, as postgres://user:password@host:port/name",
     ),
-    secret("REDIS_URL", "unset", "must stay unset: several instances come with a later version"),
+    secret(
+        "REDIS_URL",
+        "unset",
+        "Redis or Valkey for several instances, as redis://user:password@host:port/0; also rediss://, redis-cluster://, redis-sentinel://; unset: a single instance",
+    ),
     variable("BIND_ADDR", "127.0.0.1:3000", "address and port to listen on"),
     variable(
         "INSTANCE_ID",
@@ -63,7 +65,11 @@ pub const VARIABLES: &[Variable] = &[
         "name in logs, metrics and session:ready",
     ),
     secret("JWT_SECRET", "- (`dev` makes one)", "key that signs access tokens, at least 32 bytes"),
-    variable("ADAPTER", "memory", "how instances reach each other; this version knows `memory`"),
+    variable(
+        "ADAPTER",
+        "node with REDIS_URL, memory without",
+        "how instances reach each other: node (the channels of Socket.IO's Redis adapter, Node.js servers too), socketioxide (socketioxide-redis, Rust servers only), memory (not at all)",
+    ),
     variable("CONNECT_RATE_PER_INSTANCE", "100", "new connections a second in all; 0 = off"),
     variable("CONNECT_RATE_PER_IP", "20", "new connections a second from one address; 0 = off"),
     variable("MESSAGE_RATE_PER_USER", "10", "messages a second from one user; 0 = off"),
@@ -148,6 +154,10 @@ pub enum Adapter {
     /// Not at all: one instance, everything in memory.
     #[default]
     Memory,
+    /// By the channels of Socket.IO's own Redis adapter: Node.js servers too.
+    Node,
+    /// By socketioxide-redis: Rust servers only.
+    Socketioxide,
 }
 
 /// The form of the log.
@@ -213,7 +223,7 @@ impl fmt::Debug for DatabaseConfig {
 pub struct Config {
     /// PostgreSQL. Holds a password: never printed, not by `Debug` either.
     pub database_url: String,
-    /// Always `None` in this version.
+    /// Redis, for several instances. May hold a password: never printed.
     pub redis_url: Option<String>,
     /// Where to listen.
     pub bind_addr: SocketAddr,
@@ -290,7 +300,10 @@ impl Config {
         let bind_addr = reader.bind_addr();
         let instance_id = reader.instance_id();
         let jwt_secret = reader.jwt_secret();
-        let adapter = reader.adapter();
+        // One that is wrong has been told of already.
+        let redis = redis_url.is_some()
+            || reader.problems.iter().any(|problem| problem.variable == "REDIS_URL");
+        let adapter = reader.adapter(redis);
         let connect_rate_per_instance = reader.rate("CONNECT_RATE_PER_INSTANCE", 100);
         let connect_rate_per_ip = reader.rate("CONNECT_RATE_PER_IP", 20);
         let message_rate_per_user = reader.rate("MESSAGE_RATE_PER_USER", 10);
@@ -571,10 +584,18 @@ impl<'a> Reader<'a> {
     }
 
     fn redis_url(&mut self) -> Option<String> {
-        if let Ok(Some(_)) = self.secret("REDIS_URL") {
-            self.problem("REDIS_URL", Some("<redacted>"), LATER);
+        let url = self.secret("REDIS_URL").ok()??;
+        match fred::types::config::Config::from_url(&url) {
+            Ok(_) => Some(url),
+            Err(_) => {
+                self.problem(
+                    "REDIS_URL",
+                    Some("<redacted>"),
+                    "must be a URL such as redis://user:password@host:port/0, rediss://…, redis-cluster://host:port?node=host:port or redis-sentinel://host:port?sentinelServiceName=name",
+                );
+                None
+            }
         }
-        None
     }
 
     fn bind_addr(&mut self) -> Option<SocketAddr> {
@@ -623,18 +644,24 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn adapter(&mut self) -> Option<Adapter> {
-        match self.get("ADAPTER").as_deref() {
-            None | Some("memory") => Some(Adapter::Memory),
+    fn adapter(&mut self, redis: bool) -> Option<Adapter> {
+        let value = self.get("ADAPTER");
+        let adapter = match value.as_deref() {
+            None if redis => Adapter::Node,
+            None | Some("memory") => Adapter::Memory,
+            Some("node") => Adapter::Node,
+            Some("socketioxide") => Adapter::Socketioxide,
             Some(value) => {
-                self.problem(
-                    "ADAPTER",
-                    Some(value),
-                    "must be memory: several instances over Redis come with a later version",
-                );
-                None
+                self.problem("ADAPTER", Some(value), "must be node, socketioxide or memory");
+                return None;
             }
+        };
+        if adapter != Adapter::Memory && !redis {
+            let wanted = "needs REDIS_URL: instances reach each other over Redis";
+            self.problem("ADAPTER", value.as_deref(), wanted);
+            return None;
         }
+        Some(adapter)
     }
 
     fn log_format(&mut self) -> Option<LogFormat> {
@@ -899,7 +926,10 @@ mod tests {
             ("BIND_ADDR", "localhost"),
             ("INSTANCE_ID", "a b"),
             ("ADAPTER", "node"),
-            ("REDIS_URL", "redis://localhost"),
+            ("ADAPTER", "socketioxide"),
+            ("ADAPTER", "redis"),
+            ("REDIS_URL", "localhost:6379"),
+            ("REDIS_URL", "http://localhost"),
             ("RUST_LOG", "starling=loud"),
             ("DATABASE_URL", "mysql://localhost/starling"),
             ("DATABASE_URL", "postgres://"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use socketioxide_node_redis::{Cluster, FredDriver, Settings as ClusterSettings};
 use socketioxide_wire::{Core, Entry, Settings as WireSettings};
 use starling_chat::auth::AuthSettings;
 use starling_chat::memory::{MemoryLimits, MemoryPresence, Rates};
@@ -17,13 +18,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState};
-use crate::config::Config;
+use crate::config::{Adapter, Config};
 use crate::gateway::Gateway;
 use crate::telemetry::Traffic;
 use crate::transport::acceptor::{self, Front};
-use crate::transport::engine;
 use crate::transport::guard::Guard;
 use crate::transport::hub::Hub;
+use crate::transport::{cluster, engine, mend};
 
 /// How often the rows of open sockets say that this instance lives.
 const HEARTBEAT: Duration = Duration::from_secs(20);
@@ -139,11 +140,12 @@ pub async fn run(
     );
     let draining = CancellationToken::new();
     let gateway = Gateway::new(chat.clone(), hub.clone(), &config.instance_id);
+    let cluster = join_cluster(&config, &hub, &repository).await?;
     let (engine, _io) = engine::build(&config, core.clone(), hub.clone(), gateway);
     let api = api::router(ApiState {
         chat: chat.clone(),
         metrics: metrics.clone(),
-        traffic: Traffic { core: core.clone(), hub: hub.clone() },
+        traffic: Traffic { core: core.clone(), hub: hub.clone(), cluster },
         draining: draining.clone(),
         max_payload_bytes: config.max_payload_bytes,
         auth_rate_per_ip: config.auth_rate_per_ip,
@@ -182,6 +184,24 @@ pub async fn run(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Reaches the other instances, if there are to be any.
+async fn join_cluster(
+    config: &Config,
+    hub: &Arc<Hub>,
+    repository: &Repository,
+) -> anyhow::Result<Option<Cluster>> {
+    let Some(url) = config.redis_url.as_deref() else { return Ok(None) };
+    if config.adapter == Adapter::Node {
+        let driver = FredDriver::from_url(url).await.context("REDIS_URL: Redis does not answer")?;
+        let cluster = Cluster::new(driver, ClusterSettings::default());
+        let notices = cluster.notices();
+        cluster::join(&cluster, hub).await?;
+        tokio::spawn(mend::run(hub.clone(), repository.clone(), notices));
+        return Ok(Some(cluster));
+    }
+    Ok(None)
 }
 
 /// Nobody new, everybody told and sent elsewhere, everything taken is stored.

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 
 use metrics::{counter, gauge};
+use socketioxide_node_redis::Cluster;
 use socketioxide_wire::Core;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -47,6 +48,8 @@ pub struct Traffic {
     pub core: Arc<Core>,
     /// The sockets and their rooms.
     pub hub: Arc<Hub>,
+    /// The other instances, by the Node.js protocol.
+    pub cluster: Option<Cluster>,
 }
 
 impl Traffic {
@@ -69,5 +72,13 @@ impl Traffic {
         let closed = "starling_slow_readers_closed_total";
         counter!(closed, "why" => "limit").absolute(stats.ended_by_limit);
         counter!(closed, "why" => "timeout").absolute(stats.ended_by_timeout);
+        if let Some(cluster) = &self.cluster {
+            let stats = cluster.counters();
+            counter!("starling_cluster_published_total").absolute(stats.published);
+            counter!("starling_cluster_unpublished_total").absolute(stats.unpublished);
+            counter!("starling_cluster_received_total").absolute(stats.received);
+            counter!("starling_cluster_malformed_total").absolute(stats.malformed);
+            counter!("starling_cluster_lost_total").absolute(stats.lost);
+        }
     }
 }

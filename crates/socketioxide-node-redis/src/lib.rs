@@ -9,6 +9,7 @@ mod error;
 mod local;
 mod namespace;
 mod protocol;
+mod serialize;
 mod sharded;
 mod value;
 
@@ -22,4 +23,5 @@ pub use error::Error;
 pub use local::{Acks, Local, SocketInfo};
 pub use namespace::{Gathered, Namespace};
 pub use protocol::{Event, Opts, Protocol};
+pub use serialize::Args;
 pub use value::{Date, Malformed, Value};

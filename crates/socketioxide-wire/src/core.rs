@@ -100,6 +100,16 @@ pub(crate) struct Flusher {
 }
 
 impl Core {
+    /// The id by which a client knows its own socket (`socket.id`), which is not the
+    /// engine's: see [`Settings::conceal_ids`].
+    #[must_use]
+    pub fn public_id(&self, sid: Sid) -> String {
+        match &self.public_ids {
+            Some(ids) => ids.of(sid.as_str().as_bytes()),
+            None => sid.to_string(),
+        }
+    }
+
     /// Starts the flushers: call it inside a Tokio runtime.
     #[must_use]
     pub fn new(settings: Settings) -> Arc<Self> {

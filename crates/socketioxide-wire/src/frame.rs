@@ -59,6 +59,22 @@ impl Frame {
         self
     }
 
+    /// The name and the arguments as JSON, `["name",arg,…]`, if there are no
+    /// attachments: for those who send it on by other ways.
+    #[must_use]
+    pub fn json(&self) -> Option<&str> {
+        let seen = first(&self.bytes)?;
+        if seen.len != self.bytes.len() {
+            return None;
+        }
+        let packet = std::str::from_utf8(seen.payload).ok()?.strip_prefix("42")?;
+        // A namespace other than the main one stands before the list.
+        match packet.strip_prefix('/') {
+            Some(rest) => rest.split_once(',').map(|(_, data)| data),
+            None => Some(packet),
+        }
+    }
+
     /// What goes over the wire: WebSocket frames.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
@@ -203,6 +219,15 @@ mod tests {
         let raw = serde_json::value::RawValue::from_string(r#"{"z":1,"a":[2]}"#.into()).unwrap();
         let frame = Frame::event("/", "raw", raw).unwrap();
         assert_eq!(text(frame.bytes), r#"42["raw",{"z":1,"a":[2]}]"#);
+    }
+
+    #[test]
+    fn the_json_of_a_frame_is_what_stands_in_it() {
+        for namespace in ["/", "/chat"] {
+            let frame = Frame::event(namespace, "a", json!({"b": [1]})).unwrap();
+            assert_eq!(frame.json(), Some(r#"["a",{"b":[1]}]"#));
+        }
+        assert_eq!(Frame::event("/", "a", Bytes::from_static(b"x")).unwrap().json(), None);
     }
 
     #[test]

@@ -22,7 +22,7 @@ impl PublicIds {
         Self(rand::random())
     }
 
-    fn of(&self, id: &[u8]) -> String {
+    pub(crate) fn of(&self, id: &[u8]) -> String {
         let digest = Sha256::new().chain_update(self.0).chain_update(id).finalize();
         // 12 bytes are 16 characters.
         URL_SAFE_NO_PAD.encode(&digest[..12])

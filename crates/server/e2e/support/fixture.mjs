@@ -24,9 +24,17 @@ export function useServer(options = { env: UNLIMITED }) {
 
 class World {
   #clients = [];
+  #turn = 0;
 
   get url() {
     return this.server.url;
+  }
+
+  /** An instance: people and connections are spread over all that there are. */
+  get anyUrl() {
+    const { urls } = this.server;
+    this.#turn += 1;
+    return urls[this.#turn % urls.length];
   }
 
   get api() {
@@ -34,7 +42,7 @@ class World {
   }
 
   person(fields) {
-    return register(this.url, fields);
+    return register(this.anyUrl, fields);
   }
 
   people(count) {
@@ -42,11 +50,11 @@ class World {
   }
 
   login(user) {
-    return login(this.url, user);
+    return login(this.anyUrl, user);
   }
 
   async connect(user, options) {
-    const client = await connect(this.url, user, options);
+    const client = await connect(this.anyUrl, user, options);
     this.#clients.push(client);
     return client;
   }
@@ -80,7 +88,7 @@ class World {
   tidy() {
     this.#clients.splice(0).forEach((client) => client.close());
     if (this.server && !this.server.alive && !this.server.expectedExit) {
-      console.error(this.server.log);
+      this.server.all.forEach(({ log }) => console.error(log));
       assert.fail('the server died; its log is above');
     }
   }

@@ -5,6 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import net from 'node:net';
+import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { startProxy } from './proxy.mjs';
@@ -54,25 +55,60 @@ export async function freePort() {
   return port;
 }
 
+/** So many instances serve each database, over a Redis of their own. */
+export const INSTANCES = Number(process.env.STARLING_INSTANCES ?? 1);
+
 /**
  * Creates a database, migrates it and serves it.
- * `env` is laid over the defaults above; `proxyDatabase` puts a proxy that tests can cut before PostgreSQL.
+ * `env` is laid over the defaults above; `proxyDatabase` puts a proxy that tests can cut before PostgreSQL;
+ * more than one of `instances` get a Redis.
  */
-export async function startServer({ env = {}, proxyDatabase = false } = {}) {
+export async function startServer({ env = {}, proxyDatabase = false, instances = INSTANCES } = {}) {
   const database = await createDatabase();
   let proxy;
+  let redis;
   try {
     const migrated = await run(['migrate'], { ...BASE_ENV, DATABASE_URL: database.url });
     if (migrated.code !== 0) throw new Error(`starling migrate: exit code ${migrated.code}\n${migrated.stderr}`);
     if (proxyDatabase) proxy = await startProxy(database.url);
-    const server = new Server(database, proxy, await freePort(), env);
+    if (instances > 1) redis = await startRedis();
+    const all = [];
+    for (let i = 0; i < instances; i += 1) {
+      const more = redis ? { REDIS_URL: redis.url } : {};
+      all.push(new Server(database, proxy, redis, await freePort(), { ...more, ...env }));
+    }
+    const [server, ...others] = all;
+    server.others = others;
     await server.start();
     return server;
   } catch (error) {
     await proxy?.close();
+    await redis?.stop();
     await database.drop();
     throw error;
   }
+}
+
+/** A Redis that nobody else uses. */
+export async function startRedis(port) {
+  port ??= await freePort();
+  const args = ['--port', port, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--loglevel', 'warning'];
+  const child = spawn('redis-server', args.map(String), { stdio: 'ignore', cwd: tmpdir() });
+  children.add(child);
+  const ended = once(child, 'close').finally(() => children.delete(child));
+  await until(() => new Promise((resolve) => {
+    const probe = net.connect(port, '127.0.0.1', () => { probe.end(); resolve(true); });
+    probe.on('error', () => resolve(false));
+  }), { ms: 10_000, what: 'Redis to listen' });
+  return {
+    port,
+    url: `redis://127.0.0.1:${port}`,
+    pid: child.pid,
+    async stop(signal = 'SIGKILL') {
+      child.kill(signal);
+      await ended;
+    },
+  };
 }
 
 class Server {
@@ -81,7 +117,7 @@ class Server {
   #child;
   #exit;
 
-  constructor(database, proxy, port, env) {
+  constructor(database, proxy, redis, port, env) {
     this.#database = database;
     this.#env = {
       ...BASE_ENV,
@@ -92,6 +128,9 @@ class Server {
     this.db = database.pool;
     this.databaseUrl = database.url;
     this.proxy = proxy;
+    this.redis = redis;
+    /** Instances that share the database and live and end with this one. */
+    this.others = [];
     this.url = `http://127.0.0.1:${port}`;
     this.log = '';
     this.expectedExit = false;
@@ -101,11 +140,23 @@ class Server {
     return this.#child.pid;
   }
 
+  get all() {
+    return [this, ...this.others];
+  }
+
+  get urls() {
+    return this.all.map(({ url }) => url);
+  }
+
   get alive() {
-    return this.#child.exitCode === null && this.#child.signalCode === null;
+    return this.all.every((server) => server.#child.exitCode === null && server.#child.signalCode === null);
   }
 
   async start() {
+    await Promise.all(this.all.map((server) => server.#start()));
+  }
+
+  async #start() {
     this.expectedExit = false;
     const child = spawnBinary(['serve'], this.#env);
     this.#child = child;
@@ -115,20 +166,26 @@ class Server {
     }
     try {
       await until(async () => {
-        if (!this.alive) throw Object.assign(new Error('it ended at once'), { final: true });
+        if (this.#child.exitCode !== null) throw Object.assign(new Error('it ended at once'), { final: true });
         const answer = await fetch(`${this.url}/readyz`, { signal: AbortSignal.timeout(2_000) });
         return answer.status === 200;
       }, { ms: 20_000, what: 'GET /readyz to answer 200' });
     } catch (error) {
-      await this.kill('SIGKILL');
+      await this.#kill('SIGKILL', 30_000);
       throw new Error(`starling serve did not become ready: ${error.message}\n${this.log}`);
     }
   }
 
   /** Sends a signal and waits for the end: `{code, signal}`. */
   async kill(signal = 'SIGTERM', ms = 30_000) {
+    const [exit] = await Promise.all(this.all.map((server) => server.#kill(signal, ms)));
+    return exit;
+  }
+
+  /** The same for this instance alone. */
+  async #kill(signal, ms) {
     this.expectedExit = true;
-    if (this.alive) this.#child.kill(signal);
+    if (this.#child.exitCode === null && this.#child.signalCode === null) this.#child.kill(signal);
     const timer = setTimeout(() => this.#child.kill('SIGKILL'), ms);
     const exit = await this.#exit;
     clearTimeout(timer);
@@ -144,6 +201,7 @@ class Server {
   async stop() {
     if (this.#child) await this.kill('SIGKILL');
     await this.proxy?.close();
+    await this.redis?.stop();
     await this.#database.drop();
   }
 }

@@ -13,8 +13,9 @@ impl Gateway {
         self.hub.enter(&connection.link, room_id);
         // A removal between the check and the entry has already run: look again.
         let room = self.chat.room(user, room_id).await;
-        if room.is_err() {
-            self.hub.exit(&connection.link, room_id);
+        match &room {
+            Ok(room) => self.hub.begin(room_id, room.last_seq),
+            Err(_) => self.hub.exit(&connection.link, room_id),
         }
         with("room", room?)
     }

@@ -17,10 +17,14 @@
 //! | no way to close a transport without a Socket.IO disconnect | the connection below is ended | [`socketioxide_wire`] |
 
 pub mod acceptor;
+pub mod audience;
+pub mod cluster;
 pub mod engine;
 pub mod guard;
 pub mod hub;
 pub mod inbox;
+pub mod mend;
+pub mod order;
 
 /// The address of the client: the peer's, or what a trusted proxy says it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,83 @@
+//! Finds what this instance missed of the messages of its rooms, and reads it from
+//! PostgreSQL.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use socketioxide_node_redis::Notice;
+use starling_repository::Repository;
+use tokio::sync::broadcast;
+use tokio::time::MissedTickBehavior;
+
+use super::hub::Hub;
+use super::order::Hole;
+
+/// How long a message that is missing may still be on its way.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// How often that is looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// How often all rooms are compared with PostgreSQL: a lost message that no other
+/// follows shows itself only there.
+const COMPARISON: Duration = Duration::from_secs(10);
+/// After the connection to the others came back: what they publish meanwhile is
+/// given this long to arrive by itself.
+const SETTLING: Duration = Duration::from_millis(500);
+/// Messages of a hole that are read at once.
+const READ: i64 = 200;
+/// Holes that are mended in one go, one after the other.
+const HOLES: usize = 64;
+/// Rooms in one comparison's statement.
+const ROOMS: usize = 5000;
+
+/// Runs for as long as the instance does.
+pub async fn run(hub: Arc<Hub>, repository: Repository, mut notices: broadcast::Receiver<Notice>) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut comparison = tokio::time::interval(COMPARISON);
+    comparison.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => mend(&hub, &repository).await,
+            _ = comparison.tick() => compare(&hub, &repository).await,
+            notice = notices.recv() => match notice {
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {
+                    comparison.reset_after(SETTLING);
+                }
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+        }
+    }
+}
+
+async fn mend(hub: &Hub, repository: &Repository) {
+    for hole in hub.holes(PATIENCE).into_iter().take(HOLES) {
+        let Hole { room, after, through } = hole;
+        let Some(after) = after else {
+            hub.mend(hole, Vec::new(), false);
+            continue;
+        };
+        match repository.messages_between(room, after, through, READ).await {
+            Ok(messages) => {
+                metrics::counter!("starling_messages_mended_total")
+                    .increment(messages.len() as u64);
+                // Fewer than asked for: there are no others.
+                let whole = (messages.len() as i64) < READ;
+                hub.mend(hole, messages, whole);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "missing messages can't be read; tried again");
+                return;
+            }
+        }
+    }
+}
+
+async fn compare(hub: &Hub, repository: &Repository) {
+    for rooms in hub.places().chunks(ROOMS) {
+        let rooms: Vec<_> = rooms.iter().map(|(room, _)| *room).collect();
+        match repository.heads(&rooms).await {
+            Ok(heads) => hub.exist(&heads),
+            Err(error) => tracing::debug!(%error, "rooms can't be compared"),
+        }
+    }
+}
