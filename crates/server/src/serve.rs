@@ -24,7 +24,7 @@ use crate::telemetry::Traffic;
 use crate::transport::acceptor::{self, Front};
 use crate::transport::guard::Guard;
 use crate::transport::hub::Hub;
-use crate::transport::{cluster, engine, mend};
+use crate::transport::{cluster, engine, mend, rust_cluster};
 
 /// How often the rows of open sockets say that this instance lives.
 const HEARTBEAT: Duration = Duration::from_secs(20);
@@ -193,15 +193,20 @@ async fn join_cluster(
     repository: &Repository,
 ) -> anyhow::Result<Option<Cluster>> {
     let Some(url) = config.redis_url.as_deref() else { return Ok(None) };
-    if config.adapter == Adapter::Node {
-        let driver = FredDriver::from_url(url).await.context("REDIS_URL: Redis does not answer")?;
-        let cluster = Cluster::new(driver, ClusterSettings::default());
-        let notices = cluster.notices();
-        cluster::join(&cluster, hub).await?;
-        tokio::spawn(mend::run(hub.clone(), repository.clone(), notices));
-        return Ok(Some(cluster));
-    }
-    Ok(None)
+    let (cluster, notices) = match config.adapter {
+        Adapter::Memory => return Ok(None),
+        Adapter::Socketioxide => (None, rust_cluster::join(url, hub).await?),
+        Adapter::Node => {
+            let driver =
+                FredDriver::from_url(url).await.context("REDIS_URL: Redis does not answer")?;
+            let cluster = Cluster::new(driver, ClusterSettings::default());
+            let notices = cluster.notices();
+            cluster::join(&cluster, hub).await?;
+            (Some(cluster), notices)
+        }
+    };
+    tokio::spawn(mend::run(hub.clone(), repository.clone(), notices));
+    Ok(cluster)
 }
 
 /// Nobody new, everybody told and sent elsewhere, everything taken is stored.

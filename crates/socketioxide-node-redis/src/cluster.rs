@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use rand::RngExt as _;
 use tokio::sync::broadcast;
 
-use crate::driver::{Channel, Driver, InboxLimits};
+use crate::driver::{Channel, Driver};
 use crate::namespace::Namespace;
 use crate::protocol::{Dialect, Event, Opts, Protocol};
 use crate::value::Value;
@@ -324,11 +324,6 @@ impl Cluster {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.shared.settings
-    }
-
-    pub(crate) fn inbox_limits(&self) -> InboxLimits {
-        let Settings { inbox_messages, inbox_bytes, .. } = self.shared.settings;
-        InboxLimits { messages: inbox_messages, bytes: inbox_bytes }
     }
 
     pub(crate) fn dialect(&self, nsp: &str) -> Dialect {

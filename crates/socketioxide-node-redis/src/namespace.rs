@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use crate::cluster::{Answering, Cluster, Notice, Remote, ServerSideEvent, Verdict};
+use crate::cluster::{Answering, Cluster, Notice, Remote, ServerSideEvent, Settings, Verdict};
 use crate::driver::{Inbox, Outlet, Received};
 use crate::error::Error;
 use crate::local::{Acks, Local, SocketInfo};
@@ -70,7 +70,8 @@ impl Namespace {
     /// # Errors
     /// When Redis can't be subscribed to.
     pub async fn open(cluster: &Cluster, name: &str, local: Arc<dyn Local>) -> Result<Self, Error> {
-        let (inbox, outlet) = Inbox::new(cluster.inbox_limits());
+        let Settings { inbox_messages, inbox_bytes, .. } = *cluster.settings();
+        let (inbox, outlet) = Inbox::new(inbox_messages, inbox_bytes);
         let namespace = Self {
             inner: Arc::new(Inner {
                 dialect: cluster.dialect(name),

@@ -74,7 +74,7 @@ export async function startServer({ env = {}, proxyDatabase = false, instances =
     if (instances > 1) redis = await startRedis();
     const all = [];
     for (let i = 0; i < instances; i += 1) {
-      const more = redis ? { REDIS_URL: redis.url } : {};
+      const more = redis ? { REDIS_URL: redis.url, ADAPTER: process.env.STARLING_ADAPTER ?? 'node' } : {};
       all.push(new Server(database, proxy, redis, await freePort(), { ...more, ...env }));
     }
     const [server, ...others] = all;

@@ -98,19 +98,28 @@ fn about(event: &Event<'_>) -> About {
     }
 }
 
+/// An event of another server, encoded for the sockets here.
+pub(super) fn published(event: Event<'_>, volatile: bool) -> Option<Published> {
+    let about = about(&event);
+    let name = event.data().first().map(name_of).unwrap_or_default();
+    let droppable = volatile || matches!(&*name, server::TYPING_UPDATE | server::PRESENCE_UPDATE);
+    match Frame::event("/", &name, Args::of(event)) {
+        Ok(frame) => {
+            let frame = if droppable { frame.droppable() } else { frame };
+            Some(Published { frame, about })
+        }
+        Err(error) => {
+            tracing::warn!(%error, name, "an event of another server was ignored");
+            None
+        }
+    }
+}
+
 impl Local for Here {
     fn broadcast(&self, _: Option<&str>, event: Event<'_>, opts: &Opts) {
         let Some(hub) = self.hub.upgrade() else { return };
-        let about = about(&event);
-        let name = event.data().first().map(name_of).unwrap_or_default();
-        let droppable =
-            opts.volatile || matches!(&*name, server::TYPING_UPDATE | server::PRESENCE_UPDATE);
-        match Frame::event("/", &name, Args::of(event)) {
-            Ok(frame) => {
-                let frame = if droppable { frame.droppable() } else { frame };
-                hub.publish_here(Published { frame, about }, opts.into());
-            }
-            Err(error) => tracing::warn!(%error, name, "an event of another server was ignored"),
+        if let Some(published) = published(event, opts.volatile) {
+            hub.publish_here(published, opts.into());
         }
     }
 

@@ -81,6 +81,13 @@ pub trait Relay: Send + Sync + 'static {
     fn leave(&self, who: Key, room: Key);
     /// Sockets of theirs are disconnected.
     fn disconnect(&self, who: Key);
+    /// A socket of this instance entered a room. Called under the hub's lock, like
+    /// the two that follow.
+    fn entered(&self, _link: &Arc<Link>, _room: &Key) {}
+    /// A socket of this instance left a room.
+    fn left(&self, _link: &Link, _room: &Key) {}
+    /// A socket of this instance is no more.
+    fn gone(&self, _link: &Link) {}
 }
 
 /// One socket.
@@ -254,6 +261,8 @@ struct State {
     rooms: Rooms<Key, Link>,
     /// There, when others publish to the same rooms.
     order: Option<Order<Parcel>>,
+    /// The same as the hub's.
+    relay: Option<Arc<dyn Relay>>,
 }
 
 impl State {
@@ -335,11 +344,19 @@ impl State {
     }
 
     fn enter(&mut self, link: &Arc<Link>, room: &Key) {
-        self.rooms.enter(link, room);
+        if self.rooms.enter(link, room)
+            && let Some(relay) = &self.relay
+        {
+            relay.entered(link, room);
+        }
     }
 
     fn exit(&mut self, link: &Link, room: &Key) {
-        self.rooms.leave(link, room);
+        if self.rooms.leave(link, room)
+            && let Some(relay) = &self.relay
+        {
+            relay.left(link, room);
+        }
         if let Key::Room(id) = room {
             if !link.ready.load(Ordering::Acquire) {
                 link.held.lock().left.insert(*id);
@@ -383,7 +400,9 @@ impl Hub {
     /// There are other servers: what is published goes to them too, and the messages
     /// of a room are put in order. To be called before there are sockets.
     pub fn relay(&self, relay: Arc<dyn Relay>) {
-        self.state.lock().order.get_or_insert_default();
+        let mut state = self.state.lock();
+        state.order.get_or_insert_default();
+        state.relay = Some(relay.clone());
         self.relay.set(relay).ok();
     }
 
@@ -404,8 +423,11 @@ impl Hub {
         state.links.insert(link.id, link.clone());
         state.sockets.insert(link.socket_id, link.clone());
         state.rooms.add(&*link);
-        state.rooms.enter(&link, &Key::User(who.user));
-        state.rooms.enter(&link, &Key::Session(who.session));
+        state.enter(&link, &Key::User(who.user));
+        state.enter(&link, &Key::Session(who.session));
+        if let Some(relay) = &state.relay {
+            relay.entered(&link, &Key::Socket(link.socket_id));
+        }
         link
     }
 
@@ -413,7 +435,11 @@ impl Hub {
     pub fn remove(&self, link: &Link) {
         let mut state = self.state.lock();
         let state = &mut *state;
-        state.links.remove(&link.id);
+        if state.links.remove(&link.id).is_some()
+            && let Some(relay) = &state.relay
+        {
+            relay.gone(link);
+        }
         state.sockets.remove(&link.socket_id);
         if let Some(order) = &mut state.order {
             for room in state.rooms.of(link) {

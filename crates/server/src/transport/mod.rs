@@ -25,6 +25,7 @@ pub mod hub;
 pub mod inbox;
 pub mod mend;
 pub mod order;
+pub mod rust_cluster;
 
 /// The address of the client: the peer's, or what a trusted proxy says it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

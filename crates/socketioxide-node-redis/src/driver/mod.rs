@@ -85,21 +85,17 @@ pub trait Driver: Send + Sync + 'static {
 
 /// Something that a namespace received.
 #[derive(Debug)]
-pub(crate) enum Received {
+pub enum Received {
+    /// A message.
     Message {
+        /// The channel it came over.
         channel: String,
+        /// What it says.
         payload: Bytes,
     },
     /// The connection had been lost, and is back: what was published in between
     /// has not been received.
     Resubscribed,
-}
-
-/// Bounds of an [`Inbox`].
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct InboxLimits {
-    pub(crate) messages: usize,
-    pub(crate) bytes: usize,
 }
 
 /// Where a driver puts what it receives for one namespace. Never waits, so that one
@@ -121,15 +117,17 @@ struct Shared {
 
 /// The other end of an [`Inbox`].
 #[derive(Debug)]
-pub(crate) struct Outlet {
+pub struct Outlet {
     queue: mpsc::Receiver<Received>,
     shared: Arc<Shared>,
 }
 
 impl Inbox {
-    pub(crate) fn new(limits: InboxLimits) -> (Self, Outlet) {
-        let (sender, receiver) = mpsc::channel(limits.messages.max(1));
-        let shared = Arc::new(Shared { limit: limits.bytes, ..Shared::default() });
+    /// One that holds so many messages, and so many bytes of them.
+    #[must_use]
+    pub fn new(messages: usize, bytes: usize) -> (Self, Outlet) {
+        let (sender, receiver) = mpsc::channel(messages.max(1));
+        let shared = Arc::new(Shared { limit: bytes, ..Shared::default() });
         let outlet = Outlet { queue: receiver, shared: shared.clone() };
         (Self { queue: sender, shared }, outlet)
     }
@@ -168,8 +166,9 @@ impl Inbox {
 }
 
 impl Outlet {
-    /// The next, and how many were lost since the one before.
-    pub(crate) async fn next(&mut self) -> Option<(Received, u64)> {
+    /// The next, and how many were lost since the one before; nothing when the
+    /// inbox and all its clones are gone.
+    pub async fn next(&mut self) -> Option<(Received, u64)> {
         let received = self.queue.recv().await?;
         if let Received::Message { payload, .. } = &received {
             self.shared.bytes.fetch_sub(payload.len(), Ordering::AcqRel);
