@@ -30,9 +30,8 @@ class World {
     return this.server.url;
   }
 
-  /** An instance: people and connections are spread over all that there are. */
-  get anyUrl() {
-    const { urls } = this.server;
+  /** One of several: people and connections are spread over all instances that there are. */
+  #any(urls) {
     this.#turn += 1;
     return urls[this.#turn % urls.length];
   }
@@ -42,7 +41,7 @@ class World {
   }
 
   person(fields) {
-    return register(this.anyUrl, fields);
+    return register(this.#any(this.server.apiUrls), fields);
   }
 
   people(count) {
@@ -50,11 +49,13 @@ class World {
   }
 
   login(user) {
-    return login(this.anyUrl, user);
+    return login(this.#any(this.server.apiUrls), user);
   }
 
-  async connect(user, options) {
-    const client = await connect(this.anyUrl, user, options);
+  /** `at` names the instance, by its place in `server.all`. */
+  async connect(user, { at, ...options } = {}) {
+    const url = at === undefined ? this.#any(this.server.urls) : this.server.all[at].url;
+    const client = await connect(url, user, options);
     this.#clients.push(client);
     return client;
   }

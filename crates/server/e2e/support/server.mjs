@@ -55,15 +55,21 @@ export async function freePort() {
   return port;
 }
 
-/** So many instances serve each database, over a Redis of their own. */
+/** So many instances serve each database, over a Redis of their own… */
 export const INSTANCES = Number(process.env.STARLING_INSTANCES ?? 1);
+/** …and so many Node.js chat servers beside them, which hold a part of the connections. */
+export const NODE_PEERS = Number(process.env.STARLING_NODE_PEERS ?? 0);
+
+const NODE_PEER = fileURLToPath(new URL('../../../../loadtest/peer-node/server.mjs', import.meta.url));
 
 /**
  * Creates a database, migrates it and serves it.
  * `env` is laid over the defaults above; `proxyDatabase` puts a proxy that tests can cut before PostgreSQL;
- * more than one of `instances` get a Redis.
+ * `instances` and `nodePeers` that are more than one in all get a Redis.
  */
-export async function startServer({ env = {}, proxyDatabase = false, instances = INSTANCES } = {}) {
+export async function startServer({
+  env = {}, proxyDatabase = false, instances = INSTANCES, nodePeers = NODE_PEERS, adapter = process.env.STARLING_ADAPTER,
+} = {}) {
   const database = await createDatabase();
   let proxy;
   let redis;
@@ -71,11 +77,12 @@ export async function startServer({ env = {}, proxyDatabase = false, instances =
     const migrated = await run(['migrate'], { ...BASE_ENV, DATABASE_URL: database.url });
     if (migrated.code !== 0) throw new Error(`starling migrate: exit code ${migrated.code}\n${migrated.stderr}`);
     if (proxyDatabase) proxy = await startProxy(database.url);
-    if (instances > 1) redis = await startRedis();
+    if (instances + nodePeers > 1) redis = await startRedis();
+    const more = redis ? { REDIS_URL: redis.url, ADAPTER: adapter ?? '' } : {};
     const all = [];
-    for (let i = 0; i < instances; i += 1) {
-      const more = redis ? { REDIS_URL: redis.url, ADAPTER: process.env.STARLING_ADAPTER ?? 'node' } : {};
-      all.push(new Server(database, proxy, redis, await freePort(), { ...more, ...env }));
+    for (let i = 0; i < instances + nodePeers; i += 1) {
+      const Kind = i < instances ? Server : NodePeer;
+      all.push(new Kind(database, proxy, redis, await freePort(), { ...more, ...env }));
     }
     const [server, ...others] = all;
     server.others = others;
@@ -144,8 +151,14 @@ class Server {
     return [this, ...this.others];
   }
 
+  /** Where clients can connect. */
   get urls() {
     return this.all.map(({ url }) => url);
+  }
+
+  /** Where there is REST, too. */
+  get apiUrls() {
+    return this.all.filter((server) => !(server instanceof NodePeer)).map(({ url }) => url);
   }
 
   get alive() {
@@ -156,9 +169,13 @@ class Server {
     await Promise.all(this.all.map((server) => server.#start()));
   }
 
+  spawn(env) {
+    return spawnBinary(['serve'], env);
+  }
+
   async #start() {
     this.expectedExit = false;
-    const child = spawnBinary(['serve'], this.#env);
+    const child = this.spawn(this.#env);
     this.#child = child;
     this.#exit = once(child, 'close').then(([code, signal]) => ({ code, signal }));
     for (const stream of [child.stdout, child.stderr]) {
@@ -182,7 +199,16 @@ class Server {
     return exit;
   }
 
-  /** The same for this instance alone. */
+  /** The same for this instance alone; `restartAlone` starts it again. */
+  killAlone(signal = 'SIGKILL', ms = 30_000) {
+    return this.#kill(signal, ms);
+  }
+
+  async restartAlone(signal = 'SIGKILL') {
+    await this.#kill(signal, 30_000);
+    await this.#start();
+  }
+
   async #kill(signal, ms) {
     this.expectedExit = true;
     if (this.#child.exitCode === null && this.#child.signalCode === null) this.#child.kill(signal);
@@ -206,9 +232,20 @@ class Server {
   }
 }
 
+/** A chat server in Node.js on the same database and Redis. */
+class NodePeer extends Server {
+  spawn(env) {
+    return spawnChild(process.execPath, [NODE_PEER], env);
+  }
+}
+
 function spawnBinary(args, env) {
   if (!existsSync(BINARY)) throw new Error(`${BINARY} is not there: build it, or set STARLING_BIN`);
-  const child = spawn(BINARY, args, {
+  return spawnChild(BINARY, args, env);
+}
+
+function spawnChild(command, args, env) {
+  const child = spawn(command, args, {
     env: { PATH: process.env.PATH, HOME: process.env.HOME, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });

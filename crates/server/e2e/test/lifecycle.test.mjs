@@ -31,7 +31,7 @@ describe('a running server', () => {
   });
 
   test('counts what leaves by which way, and what waits', async () => {
-    const { clients: [sender], room } = await world.conversation(2);
+    const { clients: [sender], room } = await world.conversation(2, { at: 0 });
     await sender.send(room.id, 'counted');
     const metrics = await (await get('/metrics')).text();
     const value = (name) => {

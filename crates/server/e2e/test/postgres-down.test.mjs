@@ -9,7 +9,9 @@ import { until, within } from '../support/wait.mjs';
 
 describe('without PostgreSQL', () => {
   const world = useServer({ env: UNLIMITED, proxyDatabase: true });
-  const readiness = async () => (await fetch(`${world.url}/readyz`, { headers: { connection: 'close' } })).status;
+  /** Of the instance that is worst off. */
+  const readiness = async () => Math.max(...await Promise.all(world.server.urls.map(async (url) => (
+    (await fetch(`${url}/readyz`, { headers: { connection: 'close' } })).status))));
 
   /** Emits with a bound of its own: an outage may take longer than an ordinary answer. */
   const attempt = (client, payload, ms) => within(ms, 'an answer during the outage', new Promise((resolve) => {
