@@ -4,6 +4,7 @@
 //! ```text
 //! cargo bench -p socketioxide-wire                       2,000 clients, 5 rounds
 //! cargo bench -p socketioxide-wire -- --clients 500 --rounds 3
+//! cargo bench -p socketioxide-wire -- --only memory      or cpu, or latency
 //! ```
 //!
 //! Each server is a process of its own, whose CPU time is read from
@@ -29,7 +30,7 @@ use parking_lot::Mutex;
 use socketioxide::SocketIo;
 use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler as _;
-use socketioxide_wire::{Conn, Core, Entry, Frame, Handle, Inbox, Rooms, Settings};
+use socketioxide_wire::{Core, Entry, Frame, Handle, Inbox, Rooms, Settings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -57,11 +58,15 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async move {
-        if value("--only").as_deref() != Some("memory") {
+        let only = value("--only");
+        let runs = |part: &str| only.as_deref().is_none_or(|only| only == part);
+        if runs("cpu") {
             cpu(clients, rounds).await;
         }
-        if value("--only").as_deref() != Some("cpu") {
+        if runs("latency") {
             latency().await;
+        }
+        if runs("memory") {
             memory(value("--clients").map_or(5000, |n| n.parse().unwrap())).await;
         }
     });
@@ -103,11 +108,16 @@ fn announce(addr: SocketAddr) {
     std::io::stdout().flush().unwrap();
 }
 
-/// `all <times>`, `room <number>` and `flood <number>`, from the standard input.
+/// `all <times>`, `each <times>`, `room <number>` and `flood <number>`, from the
+/// standard input.
 #[derive(Clone, Copy)]
 enum Ask {
+    /// A burst for everybody.
     All(usize),
+    /// The same, by the bare loop with a `send()` for each message.
+    Each(usize),
     Room(usize),
+    /// 50 large messages for one room; says how many bytes were taken for it.
     Flood(usize),
 }
 
@@ -118,6 +128,7 @@ fn asks(run: impl Fn(Ask)) {
         let number = number.parse().unwrap();
         run(match what {
             "all" => Ask::All(number),
+            "each" => Ask::Each(number),
             "room" => Ask::Room(number),
             _ => Ask::Flood(number),
         });
@@ -147,7 +158,7 @@ async fn serve_plain(ping: Duration) {
     });
     asks_in_tasks(move |ask| {
         let (room, times) = match ask {
-            Ask::All(times) => ("all".to_owned(), times),
+            Ask::All(times) | Ask::Each(times) => ("all".to_owned(), times),
             Ask::Room(room) => (format!("room{room}"), 1),
             Ask::Flood(room) => (format!("room{room}"), 50),
         };
@@ -199,19 +210,21 @@ async fn serve_wire(ping: Duration) {
         let leaving = entering.clone();
         events.at_close(move |_| leaving.lock().remove(&handle));
     };
-    let opened = async |socket: SocketRef| {
-        Inbox::open(&socket);
+    let opening = core.clone();
+    let opened = async move |socket: SocketRef| {
+        Inbox::open(&opening, &socket);
         Ok::<(), Infallible>(())
     };
     io.ns("/", connected.with(opened));
     let gathering = core.clone();
     asks_in_tasks(move |ask| {
         let (room, times) = match ask {
-            Ask::All(times) => (Room::All, times),
+            Ask::All(times) | Ask::Each(times) => (Room::All, times),
             Ask::Room(room) => (Room::Some(u32::try_from(room).unwrap()), 1),
             Ask::Flood(room) => (Room::Some(u32::try_from(room).unwrap()), 50),
         };
-        let _together = gathering.gather();
+        let together = gathering.gather();
+        let mut taken = 0;
         for _ in 0..times {
             let text = match ask {
                 Ask::Flood(_) => "x".repeat(4000),
@@ -219,25 +232,18 @@ async fn serve_wire(ping: Duration) {
             };
             let frame = Frame::event("/", "m", text).unwrap();
             for member in rooms.lock().members(&room) {
-                member.send(&frame);
+                taken += if member.send(&frame) { frame.bytes().len() } else { 0 };
             }
         }
+        drop(together);
+        if matches!(ask, Ask::Flood(_)) {
+            println!("{taken}");
+        }
     });
-    let entry = Arc::new(Entry::new(engine, core.clone(), vec![]));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     announce(listener.local_addr().unwrap());
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let entry = entry.clone();
-        let service = hyper::service::service_fn(move |request| {
-            let entry = entry.clone();
-            async move { Ok::<_, Infallible>(entry.call(request).await) }
-        });
-        let connection = hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(Conn::new(stream, &core)), service)
-            .with_upgrades();
-        tokio::spawn(connection);
-    }
+    let entry = Entry::new(engine, core, vec![]);
+    socketioxide_wire::serve(listener, entry, std::future::pending()).await;
 }
 
 /// The least that a delivery can cost: one thread that writes the same frame to the
@@ -271,9 +277,15 @@ fn serve_bare() {
     asks(|ask| {
         let sockets = sockets.lock();
         let (times, room) = match ask {
-            Ask::All(times) => (times, None),
+            Ask::All(times) | Ask::Each(times) => (times, None),
             Ask::Room(room) | Ask::Flood(room) => (1, Some(room)),
         };
+        if let Ask::Each(times) = ask {
+            for (_, socket) in sockets.iter().cycle().take(times * sockets.len()) {
+                (&*socket).write_all(frame.bytes()).unwrap();
+            }
+            return;
+        }
         for (number, socket) in sockets.iter() {
             if room.is_none_or(|room| number / ROOM == room) {
                 // A burst in one write, which is the least as well.
@@ -313,29 +325,9 @@ impl Server {
         Self { mode: mode.to_owned(), child, ask, answers, addr, received, pings, clients: 0 }
     }
 
-    /// Shakes hands and connects to the main namespace.
-    async fn open(&self, number: usize) -> TcpStream {
-        let mut stream = TcpStream::connect(self.addr).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let request = format!(
-            "GET /socket.io/?EIO=4&transport=websocket&n={number} HTTP/1.1\r\n\
-             Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Origin: http://localhost:3000\r\nCache-Control: no-cache\r\nPragma: no-cache\r\n\
-             Accept-Encoding: gzip, deflate, br\r\nAccept-Language: en-GB,en;q=0.9\r\n\
-             User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        until(&mut stream, b"0{").await;
-        // `40`, masked with zeros.
-        stream.write_all(b"\x81\x82\0\0\0\x0040").await.unwrap();
-        until(&mut stream, b"40{").await;
-        stream
-    }
-
     async fn connect(&mut self, clients: usize) {
         for number in 0..clients {
-            let stream = self.open(number).await;
+            let stream = open(self.addr, number).await;
             let (received, pings) = (self.received.clone(), self.pings.clone());
             tokio::task::spawn_local(async move {
                 loop {
@@ -365,6 +357,7 @@ impl Server {
     async fn deliver(&mut self, ask: Ask) -> usize {
         let (line, deliveries) = match ask {
             Ask::All(times) => (format!("all {times}\n"), self.clients * times),
+            Ask::Each(times) => (format!("each {times}\n"), self.clients * times),
             Ask::Room(room) | Ask::Flood(room) => (format!("room {room}\n"), ROOM),
         };
         let size = Frame::event("/", "m", payload()).unwrap().bytes().len();
@@ -409,6 +402,26 @@ impl Drop for Server {
     }
 }
 
+/// Shakes hands and connects to the main namespace.
+async fn open(addr: SocketAddr, number: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let request = format!(
+        "GET /socket.io/?EIO=4&transport=websocket&n={number} HTTP/1.1\r\n\
+         Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Origin: http://localhost:3000\r\nCache-Control: no-cache\r\nPragma: no-cache\r\n\
+         Accept-Encoding: gzip, deflate, br\r\nAccept-Language: en-GB,en;q=0.9\r\n\
+         User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    until(&mut stream, b"0{").await;
+    // `40`, masked with zeros.
+    stream.write_all(b"\x81\x82\0\0\0\x0040").await.unwrap();
+    until(&mut stream, b"40{").await;
+    stream
+}
+
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 * 1024]);
 }
@@ -434,82 +447,129 @@ async fn cpu(clients: usize, rounds: usize) {
         servers.push(server);
     }
     let mut costs: HashMap<(usize, usize), Vec<f64>> = HashMap::new();
+    // What is measured by which server; the last is bare sends, burst or not.
+    let measures: Vec<(usize, usize)> = (0..SCENARIOS.len())
+        .flat_map(|scenario| (0..MODES.len()).map(move |mode| (scenario, mode)))
+        .chain([BARE_SENDS])
+        .collect();
     // The first round warms up.
     for round in 0..=rounds {
-        for scenario in 0..SCENARIOS.len() {
-            for (mode, server) in servers.iter_mut().enumerate() {
-                let before = server.cpu();
-                let mut deliveries = 0;
-                match scenario {
-                    0 => {
-                        for _ in 0..20 {
-                            deliveries += server.deliver(Ask::All(1)).await;
-                        }
-                    }
-                    1 => {
-                        for room in (0..clients / ROOM).cycle().take(400) {
-                            deliveries += server.deliver(Ask::Room(room)).await;
-                        }
-                    }
-                    _ => {
-                        for _ in 0..4 {
-                            deliveries += server.deliver(Ask::All(10)).await;
-                        }
+        for &(scenario, mode) in &measures {
+            let server = &mut servers[mode.min(MODES.len() - 1)];
+            let before = server.cpu();
+            let mut deliveries = 0;
+            match scenario {
+                0 => {
+                    for _ in 0..20 {
+                        deliveries += server.deliver(Ask::All(1)).await;
                     }
                 }
-                let cost = (server.cpu() - before) as f64 / deliveries as f64 / 1000.0;
-                if round > 0 {
-                    costs.entry((scenario, mode)).or_default().push(cost);
+                1 => {
+                    for room in (0..clients / ROOM).cycle().take(400) {
+                        deliveries += server.deliver(Ask::Room(room)).await;
+                    }
                 }
+                _ => {
+                    let separate = (scenario, mode) == BARE_SENDS;
+                    let ask = if separate { Ask::Each(10) } else { Ask::All(10) };
+                    for _ in 0..4 {
+                        deliveries += server.deliver(ask).await;
+                    }
+                }
+            }
+            let cost = (server.cpu() - before) as f64 / deliveries as f64 / 1000.0;
+            if round > 0 {
+                costs.entry((scenario, mode)).or_default().push(cost);
             }
         }
     }
-    println!("server CPU per delivery, {clients} clients, median of {rounds} rounds\n");
+    println!("server CPU per delivery, {clients} clients, median (and range) of {rounds} rounds\n");
     println!("| | plain µs | wire µs | bare µs | wire / plain | wire / bare |");
     println!("|---|---|---|---|---|---|");
-    for (scenario, name) in SCENARIOS.iter().enumerate() {
+    let row = |name: &str, scenario: usize, bare: usize| {
         let of = |mode: usize| &costs[&(scenario, mode)];
-        let ratio = |other: usize| median(of(1).iter().zip(of(other)).map(|(a, b)| a / b));
+        let ratio = |other: usize| spread(of(1).iter().zip(of(other)).map(|(a, b)| a / b));
         println!(
-            "| {name} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
-            median(of(0).iter().copied()),
-            median(of(1).iter().copied()),
-            median(of(2).iter().copied()),
+            "| {name} | {} | {} | {} | {} | {} |",
+            spread(of(0).iter().copied()),
+            spread(of(1).iter().copied()),
+            spread(of(bare).iter().copied()),
             ratio(0),
-            ratio(2),
+            ratio(bare),
         );
-    }
+    };
+    row(SCENARIOS[0], 0, 2);
+    row(SCENARIOS[1], 1, 2);
+    row("bursts of 10, bare: one write a burst", 2, 2);
+    row("bursts of 10, bare: ten sends", BARE_SENDS.0, BARE_SENDS.1);
 }
 
-/// How long a broadcast to 1,000 healthy clients takes until the last has it, alone
-/// and beside 50 that read nothing and are flooded until they are ended.
+/// Bursts by the bare server, with a `send()` for each message.
+const BARE_SENDS: (usize, usize) = (2, 3);
+
+/// Who is flooded while the others get their messages.
+#[derive(Clone, Copy, PartialEq)]
+enum Flooded {
+    Nobody,
+    /// Those who read nothing: until they are ended.
+    Stuck,
+    /// Those who read all, with as much: what the flood costs by itself.
+    Healthy,
+}
+
+/// How long a broadcast to 1,000 healthy clients takes until the last has it: alone,
+/// beside 50 that read nothing and are flooded until they are ended, and beside 50
+/// that read everything and get the same flood.
 async fn latency() {
     const HEALTHY: usize = 1000;
     const TIMES: usize = 300;
     println!("\nms until all of {HEALTHY} have a message, {TIMES} messages\n");
-    println!("| | p50 | p99 |");
-    println!("|---|---|---|");
-    for stuck in [0, ROOM] {
+    println!("| | p50 | p99 | worst | messages with a flood | MB of it |");
+    println!("|---|---|---|---|---|---|");
+    // Which messages had how much flood, in bytes.
+    let mut flood = vec![1; TIMES];
+    for flooded in [Flooded::Nobody, Flooded::Stuck, Flooded::Healthy] {
         let mut server = Server::start("wire", PATIENCE);
         server.connect(HEALTHY).await;
         let mut silent = Vec::new();
-        for number in HEALTHY..HEALTHY + stuck {
-            silent.push(server.open(number).await);
+        if flooded == Flooded::Stuck {
+            for number in HEALTHY..HEALTHY + ROOM {
+                silent.push(open(server.addr, number).await);
+            }
+        }
+        if flooded == Flooded::Healthy {
+            read_all(server.addr, HEALTHY..HEALTHY + ROOM).await;
         }
         let mut took = Vec::new();
-        for _ in 0..TIMES {
-            // 50 messages of 4 kB for the room of those who don't read.
-            let flood = format!("flood {}\n", HEALTHY / ROOM);
-            server.ask.write_all(flood.as_bytes()).unwrap();
+        for flood in &mut flood {
+            let floods = flooded != Flooded::Nobody && *flood > 0;
+            if floods {
+                // 50 messages of 4 kB for the room of the flooded.
+                let line = format!("flood {}\n", HEALTHY / ROOM);
+                server.ask.write_all(line.as_bytes()).unwrap();
+            }
             let begun = Instant::now();
             server.deliver(Ask::All(1)).await;
             took.push(begun.elapsed().as_secs_f64() * 1000.0);
+            if floods {
+                let mut line = String::new();
+                server.answers.read_line(&mut line).unwrap();
+                *flood = line.trim().parse().unwrap();
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         took.sort_by(f64::total_cmp);
-        let (p50, p99) = (took[TIMES / 2], took[TIMES * 99 / 100]);
-        println!("| beside {stuck} stuck | {p50:.1} | {p99:.1} |");
+        let (p50, p99, worst) = (took[TIMES / 2], took[TIMES * 99 / 100], took[TIMES - 1]);
+        let (name, floods) = match flooded {
+            Flooded::Nobody => ("alone", &[][..]),
+            Flooded::Stuck => ("beside 50 stuck, flooded until ended", &flood[..]),
+            Flooded::Healthy => ("beside 50 that read the same flood", &flood[..]),
+        };
+        let count = floods.iter().filter(|bytes| **bytes > 0).count();
+        let bytes = floods.iter().sum::<usize>() / 1_000_000;
+        println!("| {name} | {p50:.1} | {p99:.1} | {worst:.1} | {count} | {bytes} |");
         let mut ended = 0;
+        let stuck = silent.len();
         for mut stream in silent {
             // What had been sent before comes first; then the end.
             let mut rest = Vec::new();
@@ -520,10 +580,34 @@ async fn latency() {
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+/// Clients that read all they get, in a thread of their own: what they read is not
+/// to hold up those whose time is taken.
+async fn read_all(addr: SocketAddr, numbers: std::ops::Range<usize>) {
+    let (ready, opened) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut reading = tokio::task::JoinSet::new();
+            for number in numbers {
+                let mut stream = open(addr, number).await;
+                reading.spawn(async move {
+                    let mut buffer = vec![0; 256 * 1024];
+                    while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+                });
+            }
+            ready.send(()).unwrap();
+            reading.join_all().await;
+        });
+    });
+    opened.await.unwrap();
+}
+
+/// Median, lowest and highest.
+fn spread(values: impl Iterator<Item = f64>) -> String {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    let (lowest, highest) = (values[0], values[values.len() - 1]);
+    format!("{:.2} ({lowest:.2}–{highest:.2})", values[values.len() / 2])
 }
 
 async fn memory(clients: usize) {

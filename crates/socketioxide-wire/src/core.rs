@@ -1,6 +1,9 @@
 //! What all connections share: settings, sessions, counters, the flushers.
 
-use std::collections::HashMap;
+use std::any::Any;
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::str::FromStr as _;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,7 +18,7 @@ use tokio::sync::Notify;
 
 use crate::handle::Handle;
 use crate::inbox::{Inbox, Outlet};
-use crate::line::{Engine, Line};
+use crate::line::Line;
 use crate::out::{Carried, Written};
 use crate::public_id::PublicIds;
 use crate::stats::{Counters, Stats, add};
@@ -57,6 +60,8 @@ const FLUSHERS: usize = 8;
 const GUARDS: usize = 16;
 /// Sessions before the first look for forgotten ones.
 const SWEEP_AT: usize = 1024;
+/// Inboxes that are open and not taken before the first look for abandoned ones.
+const SWEEP_OPENED_AT: usize = 64;
 
 /// The shared part. Make one for each server, and keep it as long.
 pub struct Core {
@@ -66,6 +71,7 @@ pub struct Core {
     pub(crate) fence: String,
     pub(crate) public_ids: Option<PublicIds>,
     sessions: Mutex<Sessions>,
+    opened: Mutex<Opened>,
     flushers: Vec<Arc<Flusher>>,
     next_flusher: AtomicUsize,
     /// Guards of [`Core::gather`] now.
@@ -79,19 +85,57 @@ pub struct Core {
 pub(crate) type Closer = Box<dyn Fn(Sid) + Send + Sync>;
 
 struct Sessions {
-    map: HashMap<Sid, Session>,
+    lines: HashSet<BySid>,
     sweep_at: usize,
 }
 
-struct Session {
-    line: Arc<Line>,
-    /// Its namespaces' sockets, by number.
-    sockets: Vec<(u64, Weak<dyn Engine>)>,
+/// A session, found by its id: which is not stored twice.
+struct BySid(Arc<Line>);
+
+impl Borrow<Sid> for BySid {
+    fn borrow(&self) -> &Sid {
+        &self.0.sid
+    }
+}
+
+impl Hash for BySid {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.sid.hash(state);
+    }
+}
+
+impl PartialEq for BySid {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.sid == other.0.sid
+    }
+}
+
+impl Eq for BySid {}
+
+/// Inboxes between the middleware that opens them and the connect handler that
+/// takes them. Not in the engine's map of extensions: an empty one is free, the
+/// first entry costs each socket 200 bytes for as long as it lives.
+struct Opened {
+    map: HashMap<SocketKey, OpenInbox>,
+    sweep_at: usize,
+}
+
+/// A session and the address of a socket in it, since a namespace can be left and
+/// connected again while the first connect handler is still on its way.
+type SocketKey = (Sid, usize);
+
+pub(crate) struct OpenInbox {
+    /// The feed. Weak: it is the socket's, and an entry whose socket is gone will
+    /// not be asked for any more.
+    pub(crate) feed: Weak<dyn Any + Send + Sync>,
+    /// What the application gave with it.
+    pub(crate) data: Option<Box<dyn Any + Send>>,
 }
 
 /// Writes what waits, for the sockets that are in its care.
-#[derive(Default)]
 pub(crate) struct Flusher {
+    /// Here for its sockets, which have enough to carry.
+    pub(crate) core: Weak<Core>,
     touched: Mutex<Vec<Arc<Wire>>>,
     wake: Notify,
     /// The number of the guard of [`Core::gather`] since which it waits; 0 if it
@@ -114,27 +158,27 @@ impl Core {
     #[must_use]
     pub fn new(settings: Settings) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let flushers: Vec<Arc<Flusher>> =
-            (0..(cores / 2).clamp(1, FLUSHERS)).map(|_| Arc::default()).collect();
-        let core = Arc::new(Self {
+        let core = Arc::new_cyclic(|core| Self {
             counters: Counters::default(),
             fence: format!("fence:{:032x}", rand::random::<u128>()),
             public_ids: settings.conceal_ids.then(PublicIds::new),
-            sessions: Mutex::new(Sessions { map: HashMap::new(), sweep_at: SWEEP_AT }),
-            flushers: flushers.clone(),
+            sessions: Mutex::new(Sessions { lines: HashSet::new(), sweep_at: SWEEP_AT }),
+            opened: Mutex::new(Opened { map: HashMap::new(), sweep_at: SWEEP_OPENED_AT }),
+            flushers: (0..(cores / 2).clamp(1, FLUSHERS))
+                .map(|_| Arc::new(Flusher::new(core.clone())))
+                .collect(),
             next_flusher: AtomicUsize::new(0),
             gathering: AtomicUsize::new(0),
             gathers: AtomicUsize::new(1),
             closer: OnceLock::new(),
             settings,
         });
-        for flusher in flushers {
-            let core = Arc::downgrade(&core);
+        for flusher in core.flushers.iter().cloned() {
             tokio::spawn(async move {
                 loop {
                     flusher.wake.notified().await;
                     // Gone with the core.
-                    let Some(core) = core.upgrade() else { return };
+                    let Some(core) = flusher.core.upgrade() else { return };
                     flusher.flush_all(&core).await;
                 }
             });
@@ -149,18 +193,26 @@ impl Core {
         self: &Arc<Self>,
         socket: SocketRef<A>,
     ) -> (Arc<Handle<A>>, Outlet<A>) {
+        let (handle, outlet, _) = self.register_with::<(), A>(socket);
+        (handle, outlet)
+    }
+
+    /// The same, and takes the data that [`Inbox::open_with`] put there. `None` if it
+    /// put nothing of that type there.
+    pub fn register_with<T: 'static, A: Adapter>(
+        self: &Arc<Self>,
+        socket: SocketRef<A>,
+    ) -> (Arc<Handle<A>>, Outlet<A>, Option<T>) {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let sid = socket.id;
-        let inbox = Inbox::of(&socket);
+        let (inbox, data) = Inbox::of(self, &socket);
         let handle = {
-            let mut sessions = self.sessions.lock();
-            match sessions.map.get_mut(&sid) {
-                Some(session) => {
-                    let handle = Arc::new(Handle::new(session.line.clone(), socket, number));
-                    let engine: Weak<dyn Engine> = Arc::<Handle<A>>::downgrade(&handle);
-                    session.sockets.reserve_exact(1);
-                    session.sockets.push((number, engine));
+            let sessions = self.sessions.lock();
+            match sessions.lines.get(&sid) {
+                Some(BySid(line)) => {
+                    let handle = Arc::new(Handle::new(line.clone(), socket, number));
+                    line.sockets.lock().add(Arc::<Handle<A>>::downgrade(&handle));
                     handle
                 }
                 // Every session is known from its open packet on: this one has lost
@@ -170,7 +222,8 @@ impl Core {
         };
         handle.line.connected(&*handle);
         let outlet = inbox.attach(&handle);
-        (handle, outlet)
+        let data = data.and_then(|data| data.downcast().ok()).map(|data| *data);
+        (handle, outlet, data)
     }
 
     /// While the guard lives, what is sent gathers, and goes out with one write a
@@ -194,7 +247,7 @@ impl Core {
     #[must_use]
     pub fn sessions(&self) -> Now {
         let lines: Vec<Arc<Line>> =
-            self.sessions.lock().map.values().map(|session| session.line.clone()).collect();
+            self.sessions.lock().lines.iter().map(|BySid(line)| line.clone()).collect();
         Now {
             sessions: lines.len(),
             direct: lines.iter().filter(|line| line.is_direct()).count(),
@@ -224,12 +277,25 @@ impl Core {
     }
 
     pub(crate) fn session(&self, sid: Sid) -> Option<Arc<Line>> {
-        self.sessions.lock().map.get(&sid).map(|session| session.line.clone())
+        self.sessions.lock().lines.get(&sid).map(|BySid(line)| line.clone())
     }
 
-    pub(crate) fn engine_socket(&self, sid: Sid) -> Option<Arc<dyn Engine>> {
-        let sessions = self.sessions.lock();
-        sessions.map.get(&sid)?.sockets.last().and_then(|(_, socket)| socket.upgrade())
+    /// An inbox waits for its connect handler.
+    pub(crate) fn keep_open(&self, key: SocketKey, inbox: OpenInbox) {
+        let mut opened = self.opened.lock();
+        opened.map.insert(key, inbox);
+        if opened.map.len() >= opened.sweep_at {
+            opened.map.retain(|_, inbox| inbox.feed.strong_count() > 0);
+            // Twice what is left, so that looking costs each socket little.
+            opened.sweep_at = SWEEP_OPENED_AT.max(opened.map.len() * 2);
+            let room = opened.sweep_at;
+            opened.map.shrink_to(room);
+        }
+    }
+
+    /// Its connect handler is there.
+    pub(crate) fn take_open(&self, key: SocketKey) -> Option<OpenInbox> {
+        self.opened.lock().map.remove(&key)
     }
 
     /// A session that has just begun: with polling, or by this WebSocket. Takes the
@@ -246,31 +312,25 @@ impl Core {
             line.probe(wire);
         }
         let mut sessions = self.sessions.lock();
-        sessions.map.entry(sid).or_insert_with(|| Session::new(line));
-        if sessions.map.len() >= sessions.sweep_at {
+        // One that is there already stays.
+        sessions.lines.insert(BySid(line));
+        if sessions.lines.len() >= sessions.sweep_at {
             let (now, idle) = (Instant::now(), self.settings.idle_polling);
-            sessions.map.retain(|_, session| {
-                let heard = session.line.polling.lock().as_ref().map(|polling| polling.heard);
-                !session.sockets.is_empty()
+            sessions.lines.retain(|BySid(line)| {
+                let heard = line.polling.lock().as_ref().map(|polling| polling.heard);
+                !line.sockets.lock().is_empty()
                     || heard.is_none_or(|heard| now.duration_since(heard) < idle)
             });
             // Twice what is left, so that looking costs each session little.
-            sessions.sweep_at = SWEEP_AT.max(sessions.map.len() * 2);
+            sessions.sweep_at = SWEEP_AT.max(sessions.lines.len() * 2);
         }
     }
 
     /// The session is no more.
     pub(crate) fn forget(&self, sid: Sid) {
-        let forgotten = self.sessions.lock().map.remove(&sid);
+        let forgotten = self.sessions.lock().lines.take(&sid);
         // Dropped without the lock: a connection may close with it.
         drop(forgotten);
-    }
-
-    /// A namespace's socket is no more.
-    pub(crate) fn unregister(&self, sid: Sid, number: u64) {
-        if let Some(session) = self.sessions.lock().map.get_mut(&sid) {
-            session.sockets.retain(|(other, _)| *other != number);
-        }
     }
 
     pub(crate) fn set_closer(&self, closer: Closer) {
@@ -322,13 +382,16 @@ pub struct Now {
     pub waiting_bytes: usize,
 }
 
-impl Session {
-    fn new(line: Arc<Line>) -> Self {
-        Self { line, sockets: Vec::new() }
-    }
-}
-
 impl Flusher {
+    fn new(core: Weak<Core>) -> Self {
+        Self {
+            core,
+            touched: Mutex::default(),
+            wake: Notify::new(),
+            waits_since: AtomicUsize::new(0),
+        }
+    }
+
     /// Something waits for this socket.
     pub(crate) fn touch(&self, wire: &Arc<Wire>) {
         let mut touched = self.touched.lock();

@@ -74,6 +74,10 @@ impl<A: Adapter> Entry<A> {
         Self { engine, core, keep }
     }
 
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     /// Whether a request opens a new session, so that the application may count
     /// and refuse those.
     pub fn is_handshake<B>(request: &Request<B>) -> bool {

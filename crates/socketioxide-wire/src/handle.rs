@@ -117,10 +117,8 @@ impl<A: Adapter> Handle<A> {
     }
 
     fn unregister(&self) {
-        if !self.closed.swap(true, Ordering::AcqRel)
-            && let Some(core) = self.line.core.upgrade()
-        {
-            core.unregister(self.line.sid, self.number);
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            self.line.sockets.lock().remove(std::ptr::from_ref(self).cast());
         }
     }
 }

@@ -4,6 +4,7 @@
 //! a client may change places. Here one queue takes them in the order of arrival,
 //! for one task that reads it.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
@@ -13,10 +14,11 @@ use serde_json::value::RawValue;
 use socketioxide::adapter::{Adapter, LocalAdapter};
 use socketioxide::extract::{AckSender, SocketRef};
 use socketioxide::handler::{FromMessageParts as _, MessageHandler};
-use socketioxide::socket::{DisconnectReason, Socket};
+use socketioxide::socket::{DisconnectReason, Sid, Socket};
 use socketioxide_core::Value;
 use tokio::sync::Notify;
 
+use crate::core::{Core, OpenInbox};
 use crate::handle::Handle;
 
 /// A socket with so many events waiting is not read further …
@@ -43,7 +45,7 @@ pub struct Ack<A: Adapter = LocalAdapter> {
     pub(crate) sender: AckSender<A>,
 }
 
-/// The queue's feeding end, kept with the socket.
+/// The queue's feeding end, kept by the socket's handlers.
 ///
 /// Open it in a middleware of the namespace, which runs before the answer to
 /// CONNECT: handlers that are set later miss what comes at once, be it an event or
@@ -81,8 +83,25 @@ type AtClose = Box<dyn FnOnce(DisconnectReason) + Send>;
 pub struct Outlet<A: Adapter = LocalAdapter>(Arc<Feed<A>>);
 
 impl<A: Adapter> Inbox<A> {
-    /// Takes the socket's events from now on, and its disconnect handler.
-    pub fn open(socket: &SocketRef<A>) -> Self {
+    /// Takes the socket's events from now on, and its disconnect handler. They wait
+    /// for [`Core::register`].
+    pub fn open(core: &Core, socket: &SocketRef<A>) {
+        Self::keep(core, socket, None);
+    }
+
+    /// The same, with data for [`Core::register_with`]: what a middleware has found
+    /// out about the client, say. In the socket's `extensions` it would cost more.
+    pub fn open_with<T: Send + 'static>(core: &Core, socket: &SocketRef<A>, data: T) {
+        Self::keep(core, socket, Some(Box::new(data)));
+    }
+
+    fn keep(core: &Core, socket: &SocketRef<A>, data: Option<Box<dyn Any + Send>>) {
+        let inbox = Self::new(socket);
+        let feed = Arc::downgrade(&inbox.0);
+        core.keep_open(key(socket), OpenInbox { feed, data });
+    }
+
+    fn new(socket: &SocketRef<A>) -> Self {
         let state = State {
             queue: VecDeque::new(),
             paused: false,
@@ -92,17 +111,23 @@ impl<A: Adapter> Inbox<A> {
             at_close: None,
         };
         let inbox = Self(Arc::new(Feed { state: Mutex::new(state), news: Notify::new() }));
-        socket.extensions.insert(inbox.clone());
         socket.on_fallback::<Self, Self>(inbox.clone());
         let closing = inbox.clone();
-        // The inbox stays with the socket: who registers later learns of the end by it.
         socket.on_disconnect(async move |reason: DisconnectReason| closing.close(reason));
         inbox
     }
 
     /// The inbox of a socket; opened now if it is late for that.
-    pub(crate) fn of(socket: &SocketRef<A>) -> Self {
-        socket.extensions.get::<Self>().unwrap_or_else(|| Self::open(socket))
+    pub(crate) fn of(core: &Core, socket: &SocketRef<A>) -> (Self, Option<Box<dyn Any + Send>>) {
+        let Some(OpenInbox { feed, data }) = core.take_open(key(socket)) else {
+            return (Self::new(socket), None);
+        };
+        // The socket keeps its handlers, and they the feed, also when it has ended:
+        // so who registers late learns of the end.
+        match feed.upgrade().map(Arc::downcast) {
+            Some(Ok(feed)) => (Self(feed), data),
+            _ => (Self::new(socket), data),
+        }
     }
 
     pub(crate) fn attach(&self, handle: &Arc<Handle<A>>) -> Outlet<A> {
@@ -147,6 +172,12 @@ impl<A: Adapter> Inbox<A> {
         drop(state);
         self.0.news.notify_one();
     }
+}
+
+/// What a socket's open inbox is found by.
+fn key<A: Adapter>(socket: &SocketRef<A>) -> (Sid, usize) {
+    let socket: &Socket<A> = socket;
+    (socket.id, std::ptr::from_ref(socket).addr())
 }
 
 impl<A: Adapter> State<A> {

@@ -31,19 +31,18 @@
 //!
 //! ```no_run
 //! use std::convert::Infallible;
-//! use std::sync::Arc;
-//! use hyper_util::rt::TokioIo;
 //! use socketioxide::SocketIo;
 //! use socketioxide::extract::SocketRef;
 //! use socketioxide::handler::ConnectHandler;
-//! use socketioxide_wire::{Conn, Core, Entry, Inbox, Settings};
+//! use socketioxide_wire::{Core, Entry, Inbox, Settings};
 //!
 //! # async fn example() -> std::io::Result<()> {
 //! let core = Core::new(Settings::default());
 //! let (engine, io) = SocketIo::builder().ws_read_buffer_size(0).build_svc();
 //! // Before the answer to CONNECT: nothing that the client does then is missed.
-//! let opened = async |socket: SocketRef| {
-//!     Inbox::open(&socket);
+//! let opening = core.clone();
+//! let opened = async move |socket: SocketRef| {
+//!     Inbox::open(&opening, &socket);
 //!     Ok::<(), Infallible>(())
 //! };
 //! let registering = core.clone();
@@ -57,19 +56,10 @@
 //!     }
 //! };
 //! io.ns("/", connected.with(opened));
-//! let entry = Arc::new(Entry::new(engine, core.clone(), vec![]));
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-//! loop {
-//!     let (stream, _) = listener.accept().await?;
-//!     let io = TokioIo::new(Conn::new(stream, &core));
-//!     let entry = entry.clone();
-//!     let service = hyper::service::service_fn(move |request| {
-//!         let entry = entry.clone();
-//!         async move { Ok::<_, Infallible>(entry.call(request).await) }
-//!     });
-//!     let http = hyper::server::conn::http1::Builder::new();
-//!     tokio::spawn(http.serve_connection(io, service).with_upgrades());
-//! }
+//! let stop = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
+//! socketioxide_wire::serve(listener, Entry::new(engine, core, vec![]), stop).await;
+//! # Ok(())
 //! # }
 //! ```
 //!
@@ -90,6 +80,7 @@ mod out;
 mod polling;
 mod public_id;
 mod rooms;
+mod serve;
 mod stats;
 mod sync;
 mod wire;
@@ -100,5 +91,6 @@ pub use crate::frame::Frame;
 pub use crate::handle::Handle;
 pub use crate::inbox::{Ack, Event, Inbox, Outlet};
 pub use crate::rooms::{Member, Rooms};
+pub use crate::serve::serve;
 pub use crate::stats::Stats;
 pub use crate::wire::Conn;

@@ -31,6 +31,60 @@ pub(crate) struct Line {
     mode: Mutex<Mode>,
     /// What only polling needs; gone with the upgrade.
     pub(crate) polling: Mutex<Option<Box<Polling>>>,
+    /// Its namespaces' sockets.
+    pub(crate) sockets: Mutex<Sockets>,
+}
+
+/// The sockets of a session: hardly ever more than one, and then in two words.
+pub(crate) enum Sockets {
+    One(Weak<dyn Engine>),
+    Others(Option<Several>),
+}
+
+type Several = Box<Vec<Weak<dyn Engine>>>;
+
+impl Default for Sockets {
+    fn default() -> Self {
+        Self::Others(None)
+    }
+}
+
+impl Sockets {
+    pub(crate) fn add(&mut self, socket: Weak<dyn Engine>) {
+        *self = match std::mem::take(self) {
+            Self::Others(None) => Self::One(socket),
+            Self::One(first) => Self::Others(Some(Box::new(vec![first, socket]))),
+            Self::Others(Some(mut sockets)) => {
+                sockets.push(socket);
+                Self::Others(Some(sockets))
+            }
+        };
+    }
+
+    /// Removes the socket at this address.
+    pub(crate) fn remove(&mut self, socket: *const ()) {
+        let is_it = |other: &Weak<dyn Engine>| std::ptr::addr_eq(other.as_ptr(), socket);
+        match self {
+            Self::One(only) if is_it(only) => *self = Self::default(),
+            Self::One(_) | Self::Others(None) => {}
+            Self::Others(Some(sockets)) => sockets.retain(|other| !is_it(other)),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::One(_) => false,
+            Self::Others(sockets) => sockets.as_ref().is_none_or(|sockets| sockets.is_empty()),
+        }
+    }
+
+    /// The newest one.
+    fn last(&self) -> Option<Arc<dyn Engine>> {
+        match self {
+            Self::One(only) => only.upgrade(),
+            Self::Others(sockets) => sockets.as_ref()?.last()?.upgrade(),
+        }
+    }
 }
 
 enum Mode {
@@ -71,6 +125,7 @@ impl Line {
             ended: AtomicBool::new(false),
             mode: Mutex::new(Mode::Engine(None)),
             polling: Mutex::new(polls.then(|| Box::new(Polling::new(Instant::now())))),
+            sockets: Mutex::default(),
         })
     }
 
@@ -107,8 +162,7 @@ impl Line {
 
     /// The client spoke by the WebSocket that probes.
     pub(crate) fn take_over(&self) {
-        let Some(core) = self.core.upgrade() else { return };
-        let Some(socket) = core.engine_socket(self.sid) else { return };
+        let Some(socket) = self.sockets.lock().last() else { return };
         let mut mode = self.mode.lock();
         if matches!(*mode, Mode::Engine(Some(_))) {
             self.try_take_over(&mut mode, &*socket);
@@ -183,10 +237,11 @@ impl Line {
         let Mode::Held(wire, waiting) = &mut *mode else { return };
         let wire = wire.clone();
         waiting.items.pop_front();
-        while let Some(Held::Frame(frame)) = waiting.items.front() {
+        while let Some(Held::Frame(frame)) =
+            waiting.items.pop_front_if(|item| matches!(item, Held::Frame(_)))
+        {
             waiting.bytes -= frame.len();
             wire.pushed(wire.out.push(frame, false));
-            waiting.items.pop_front();
         }
         if waiting.items.is_empty() {
             *mode = Mode::Direct(wire);
@@ -204,7 +259,7 @@ impl Line {
         let mut mode = self.mode.lock();
         match &mut *mode {
             Mode::Direct(wire) => {
-                frame().is_some_and(|f| wire.pushed(wire.out.push(&f, droppable)))
+                frame().is_some_and(|frame| wire.pushed(wire.out.push(frame, droppable)))
             }
             Mode::Held(wire, waiting) => {
                 let Some(frame) = frame() else { return false };

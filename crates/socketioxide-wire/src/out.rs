@@ -123,7 +123,7 @@ impl<S: Socket> Out<S> {
     }
 
     /// Puts a message behind all others.
-    pub(crate) fn push(&self, bytes: &Bytes, droppable: bool) -> Pushed {
+    pub(crate) fn push(&self, bytes: Bytes, droppable: bool) -> Pushed {
         let mut state = self.state.lock();
         if !matches!(state.phase, Phase::Open) {
             return Pushed::Ended;
@@ -131,7 +131,7 @@ impl<S: Socket> Out<S> {
         if droppable && state.waiting >= self.limit / 2 {
             return Pushed::Dropped;
         }
-        if !self.enqueue(&mut state, bytes.clone()) {
+        if !self.enqueue(&mut state, bytes) {
             return Pushed::Full;
         }
         if state.draining || state.writing {

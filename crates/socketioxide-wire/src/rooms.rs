@@ -47,6 +47,10 @@ impl<K: Hash + Eq + Clone, M: Member> Rooms<K, M> {
             return false;
         }
         let list = self.rooms.entry(room.clone()).or_default();
+        if list.is_empty() {
+            // Many rooms stay rooms of one.
+            list.reserve_exact(1);
+        }
         // Nobody has four billion sockets.
         let Ok(place) = u32::try_from(list.len()) else { return false };
         places.push((room.clone(), place));

@@ -56,7 +56,6 @@ impl Socket for TcpStream {
 /// What is shared of a connection.
 pub(crate) struct Wire {
     pub(crate) out: Out<TcpStream>,
-    core: Weak<Core>,
     flusher: Arc<Flusher>,
     /// The engine session that it serves.
     line: OnceLock<Weak<Line>>,
@@ -99,6 +98,10 @@ impl Wire {
         self.probing.store(false, Ordering::Release);
     }
 
+    fn core(&self) -> Option<Arc<Core>> {
+        self.flusher.core.upgrade()
+    }
+
     fn line(&self) -> Option<Arc<Line>> {
         self.line.get()?.upgrade()
     }
@@ -137,13 +140,13 @@ impl Wire {
                 true
             }
             Pushed::Dropped => {
-                if let Some(core) = self.core.upgrade() {
+                if let Some(core) = self.core() {
                     add(&core.counters.dropped, 1);
                 }
                 false
             }
             Pushed::Full => {
-                if let Some(core) = self.core.upgrade() {
+                if let Some(core) = self.core() {
                     add(&core.counters.ended_by_limit, 1);
                     tracing::debug!("a socket was ended: too much waited for its peer");
                 }
@@ -158,7 +161,7 @@ impl Wire {
     /// when it took nothing for the write timeout.
     pub(crate) fn drain(self: &Arc<Self>) {
         let wire = self.clone();
-        let Some(timeout) = self.core.upgrade().map(|core| core.settings.write_timeout) else {
+        let Some(timeout) = self.core().map(|core| core.settings.write_timeout) else {
             return self.end();
         };
         tokio::spawn(async move {
@@ -179,7 +182,7 @@ impl Wire {
                 if carried.writes > 0 {
                     progress = now;
                 }
-                let core = wire.core.upgrade();
+                let core = wire.core();
                 if let Some(core) = &core {
                     core.count(carried);
                 }
@@ -211,7 +214,6 @@ impl Conn {
         stream.set_nodelay(true).ok();
         Self(Arc::new(Wire {
             out: Out::new(stream, core.settings.waiting_bytes),
-            core: Arc::downgrade(core),
             flusher: core.flusher(),
             line: OnceLock::new(),
             websocket: AtomicBool::new(false),
@@ -286,7 +288,7 @@ impl AsyncRead for Conn {
 impl Conn {
     /// The engine's frames: its fences end here, the rest goes out.
     fn write_frames(&self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(core) = self.0.core.upgrade() else {
+        let Some(core) = self.0.core() else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
         let mut plain = 0;

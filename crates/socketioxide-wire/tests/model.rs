@@ -233,7 +233,7 @@ impl Wire {
     }
 
     fn push(self: &Arc<Self>, message: &Bytes, droppable: bool) -> Pushed {
-        let pushed = self.out.push(message, droppable);
+        let pushed = self.out.push(message.clone(), droppable);
         self.pushed(pushed);
         pushed
     }
@@ -337,7 +337,7 @@ impl Model {
 fn assert_idle(wire: &Wire) {
     assert_eq!(wire.out.waiting(), 0);
     let last = message(99, 0, 1);
-    assert_eq!(wire.out.push(&last, false), Pushed::Touched);
+    assert_eq!(wire.out.push(last.clone(), false), Pushed::Touched);
     // The kernel's buffer is empty, but smaller than the message may be.
     let mut written = wire.out.flush(&mut Carried::default());
     let mut got = Vec::new();
@@ -355,8 +355,8 @@ fn assert_idle(wire: &Wire) {
 fn assert_ended(wire: &Wire) {
     assert!(wire.out.has_ended());
     assert_eq!(wire.out.waiting(), 0);
-    assert_eq!(wire.out.push(&message(99, 0, 1), false), Pushed::Ended);
-    assert_eq!(wire.out.push(&message(99, 0, 1), true), Pushed::Ended);
+    assert_eq!(wire.out.push(message(99, 0, 1), false), Pushed::Ended);
+    assert_eq!(wire.out.push(message(99, 0, 1), true), Pushed::Ended);
     assert_eq!(wire.out.write_through(&message(99, 0, 1)), Pushed::Ended);
     assert_eq!(wire.out.resume(&mut Carried::default(), false), Written::Ended);
     wire.out.finish(Shutdown::Write);
@@ -558,12 +558,12 @@ fn an_error_ends_the_socket_whoever_meets_it() {
         }
         assert!(out.has_ended());
         let out = gone();
-        assert_eq!(out.push(&message(0, 0, 1), false), Pushed::Touched);
+        assert_eq!(out.push(message(0, 0, 1), false), Pushed::Touched);
         assert_eq!(out.flush(&mut Carried::default()), Written::Ended);
         assert!(out.has_ended());
         let out = gone();
-        assert_eq!(out.push(&message(0, 0, 60_000), false), Pushed::Touched);
-        assert_eq!(out.push(&message(0, 0, 60_000), false), Pushed::Ended);
+        assert_eq!(out.push(message(0, 0, 60_000), false), Pushed::Touched);
+        assert_eq!(out.push(message(0, 0, 60_000), false), Pushed::Ended);
         assert!(out.has_ended());
     });
 }
@@ -680,15 +680,15 @@ fn droppable_messages_are_dropped_from_half_of_the_limit_on() {
     alone(|| {
         let cost = message(0, 0, 1).len() + 64;
         let out = Out::new(Kernel::new(SMALL), 4 * cost);
-        assert_eq!(out.push(&message(0, 0, 1), true), Pushed::Touched);
-        assert_eq!(out.push(&message(0, 0, 1), true), Pushed::Waits);
-        assert_eq!(out.push(&message(0, 0, 1), true), Pushed::Dropped);
-        assert_eq!(out.push(&message(0, 0, 1), false), Pushed::Waits);
-        assert_eq!(out.push(&message(0, 0, 1), false), Pushed::Waits);
-        assert_eq!(out.push(&message(0, 0, 1), true), Pushed::Dropped);
+        assert_eq!(out.push(message(0, 0, 1), true), Pushed::Touched);
+        assert_eq!(out.push(message(0, 0, 1), true), Pushed::Waits);
+        assert_eq!(out.push(message(0, 0, 1), true), Pushed::Dropped);
+        assert_eq!(out.push(message(0, 0, 1), false), Pushed::Waits);
+        assert_eq!(out.push(message(0, 0, 1), false), Pushed::Waits);
+        assert_eq!(out.push(message(0, 0, 1), true), Pushed::Dropped);
         assert_eq!(out.waiting(), 4 * cost);
-        assert_eq!(out.push(&message(0, 0, 1), false), Pushed::Full);
-        assert_eq!(out.push(&message(0, 0, 1), true), Pushed::Ended);
+        assert_eq!(out.push(message(0, 0, 1), false), Pushed::Full);
+        assert_eq!(out.push(message(0, 0, 1), true), Pushed::Ended);
     });
 }
 

@@ -51,18 +51,16 @@ pub fn build<A: App>(
         .ws_read_buffer_size(0)
         .build_svc();
 
-    let authenticating = app.clone();
+    let (authenticating, opening) = (app.clone(), core.clone());
     let authenticate = async move |socket: SocketRef, TryData(auth): TryData<serde_json::Value>| {
         let token = token(auth.ok(), &socket);
         let who = authenticating.authenticate(token).await.ok_or(Refused)?;
-        socket.extensions.insert(who);
         // Before the answer to CONNECT, so that nothing that comes at once is lost.
-        Inbox::open(&socket);
+        Inbox::open_with(&opening, &socket, who);
         Ok::<(), Refused>(())
     };
     let connected = async move |socket: SocketRef| {
-        let Some(who) = socket.extensions.get::<Identity>() else { return };
-        let (handle, outlet) = core.register(socket);
+        let (handle, outlet, Some(who)) = core.register_with::<Identity, _>(socket) else { return };
         let link = hub.register(who, handle);
         let (hub, closing) = (hub.clone(), link.clone());
         outlet.at_close(move |_| hub.remove(&closing));

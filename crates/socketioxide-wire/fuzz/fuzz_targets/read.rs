@@ -8,13 +8,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use socketioxide::SocketIo;
 use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler as _;
-use socketioxide_wire::{Conn, Core, Entry, Inbox, Settings};
+use socketioxide_wire::{Core, Entry, Inbox, Settings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -175,8 +174,9 @@ async fn serve() -> (Arc<Core>, SocketAddr) {
         .connect_timeout(Duration::from_secs(2))
         .build_svc();
     for namespace in ["/", "/chat"] {
-        let opened = async |socket: SocketRef| {
-            Inbox::open(&socket);
+        let opening = core.clone();
+        let opened = async move |socket: SocketRef| {
+            Inbox::open(&opening, &socket);
             Ok::<(), Infallible>(())
         };
         let core = core.clone();
@@ -191,23 +191,10 @@ async fn serve() -> (Arc<Core>, SocketAddr) {
         };
         io.ns(namespace, connected.with(opened));
     }
-    let entry = Arc::new(Entry::new(engine, core.clone(), vec![]));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let serving = core.clone();
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let entry = entry.clone();
-            let service = hyper::service::service_fn(move |request| {
-                let entry = entry.clone();
-                async move { Ok::<_, Infallible>(entry.call(request).await) }
-            });
-            let http = hyper::server::conn::http1::Builder::new();
-            let io = TokioIo::new(Conn::new(stream, &serving));
-            tokio::spawn(http.serve_connection(io, service).with_upgrades());
-        }
-    });
+    let entry = Entry::new(engine, core.clone(), vec![]);
+    tokio::spawn(socketioxide_wire::serve(listener, entry, std::future::pending()));
     (core, addr)
 }
 

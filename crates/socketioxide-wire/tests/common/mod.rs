@@ -11,12 +11,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use socketioxide::SocketIo;
 use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler as _;
-use socketioxide_wire::{Conn, Core, Entry, Event, Frame, Handle, Inbox, Outlet, Rooms, Settings};
+use socketioxide_wire::{Core, Entry, Event, Frame, Handle, Inbox, Outlet, Rooms, Settings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -114,34 +113,23 @@ impl World {
             kernel_buffer: options.kernel_buffer,
         });
         for namespace in ["/", "/chat"] {
-            let world = world.clone();
-            let opened = async |socket: SocketRef| {
-                Inbox::open(&socket);
+            let (world, opening) = (world.clone(), core.clone());
+            let opened = async move |socket: SocketRef| {
+                Inbox::open(&opening, &socket);
                 Ok::<(), Infallible>(())
             };
             let connected = async move |socket: SocketRef| world.clone().connected(socket).await;
             io.ns(namespace, connected.with(opened));
         }
-        let entry = Arc::new(Entry::new(engine, core.clone(), vec![]));
-        let serving = world.clone();
+        if options.kernel_buffer > 0 {
+            // Accepted connections inherit it.
+            let socket = socket2::SockRef::from(&listener);
+            socket.set_send_buffer_size(options.kernel_buffer as usize).unwrap();
+        }
         tokio::spawn(async move {
             let _io = io;
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                if serving.kernel_buffer > 0 {
-                    let socket = socket2::SockRef::from(&stream);
-                    socket.set_send_buffer_size(serving.kernel_buffer as usize).unwrap();
-                }
-                let entry = entry.clone();
-                let service = hyper::service::service_fn(move |request| {
-                    let entry = entry.clone();
-                    async move { Ok::<_, Infallible>(entry.call(request).await) }
-                });
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(Conn::new(stream, &core)), service)
-                    .with_upgrades();
-                tokio::spawn(connection);
-            }
+            let never = std::future::pending();
+            socketioxide_wire::serve(listener, Entry::new(engine, core, vec![]), never).await;
         });
         world
     }
