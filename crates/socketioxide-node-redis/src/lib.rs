@@ -11,6 +11,8 @@ mod namespace;
 mod protocol;
 mod sharded;
 mod value;
+#[cfg(test)]
+mod vectors;
 
 pub use adapter::NodeRedisAdapter;
 pub use cluster::{

@@ -683,6 +683,11 @@ impl<'a> Reader<'a> {
                 Value::Str(key) => key,
                 Value::Bin(key) => Cow::Owned(String::from_utf8_lossy(&key).into_owned()),
                 // What `String(key)` gives for scalars.
+                Value::Float(key) if !key.is_finite() => Cow::Borrowed(match key {
+                    f64::INFINITY => "Infinity",
+                    f64::NEG_INFINITY => "-Infinity",
+                    _ => "NaN",
+                }),
                 key @ (Value::Null
                 | Value::Bool(_)
                 | Value::Int(_)
