@@ -12,6 +12,8 @@ mod protocol;
 mod sharded;
 mod value;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod vectors;
 
 pub use adapter::NodeRedisAdapter;

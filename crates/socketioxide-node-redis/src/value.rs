@@ -462,7 +462,12 @@ impl Date {
     #[must_use]
     pub fn iso(self) -> Option<String> {
         const LAST: i64 = 8_640_000_000_000_000;
-        let ms = self.seconds.checked_mul(1000)?.checked_add(i64::from(self.nanos / 1_000_000))?;
+        let (whole, part) = (i64::from(self.nanos / 1_000_000), self.nanos % 1_000_000);
+        let mut ms = self.seconds.checked_mul(1000)?.checked_add(whole)?;
+        if ms < 0 && part > 0 {
+            // What is less than a millisecond is cut towards 1970.
+            ms += 1;
+        }
         if !(-LAST..=LAST).contains(&ms) {
             return None;
         }
