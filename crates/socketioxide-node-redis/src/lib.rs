@@ -12,6 +12,10 @@ mod protocol;
 mod serialize;
 mod sharded;
 mod value;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod vectors;
 
 pub use adapter::NodeRedisAdapter;
 pub use cluster::{

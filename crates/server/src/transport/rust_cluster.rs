@@ -428,11 +428,11 @@ impl Driver for Bridge {
         let notices = self.notices.clone();
         // Ends with the inbox, or with the stream.
         tokio::spawn(async move {
-            while let Some((received, lost)) = outlet.next().await {
-                if lost > 0 {
-                    notices.send(Notice::Lost { nsp: "/".into(), messages: lost }).ok();
-                }
+            while let Some(received) = outlet.next().await {
                 match received {
+                    Received::Lost(messages) => {
+                        notices.send(Notice::Lost { nsp: "/".into(), messages }).ok();
+                    }
                     Received::Message { channel, payload } => {
                         if sender.send((channel, payload.to_vec())).await.is_err() {
                             return;

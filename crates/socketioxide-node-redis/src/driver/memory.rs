@@ -87,6 +87,9 @@ impl Driver for MemoryDriver {
     }
 
     async fn subscribe(&self, topics: Topics, inbox: Inbox) -> Result<(), DriverError> {
+        if self.server.state.lock().cut {
+            return Err(DriverError::Connection("cut".into()));
+        }
         self.server.routes.lock().add(&topics, &inbox);
         Ok(())
     }
