@@ -161,6 +161,14 @@ impl<E: SocketEmitter> Sockets<E> {
         }
     }
 
+    /// The rooms of these sockets, those of their ids among them.
+    fn rooms_of(&self, options: BroadcastOptions) -> HashSet<Room> {
+        let ids = self.local.sockets(options.clone()).into_iter();
+        let mut rooms = self.local.rooms(options);
+        rooms.extend(ids.map(|sid| Room::Owned(sid.to_string())));
+        rooms
+    }
+
     fn options(&self, opts: &Opts) -> BroadcastOptions {
         for room in opts.rooms.iter().chain(&opts.except) {
             self.own_room(room);
@@ -224,10 +232,7 @@ impl<E: SocketEmitter> Local for Sockets<E> {
 
     fn rooms(&self) -> Vec<String> {
         let everybody = self.options(&Opts::default());
-        let mut rooms = self.local.rooms(everybody.clone());
-        let ids = self.local.sockets(everybody).into_iter();
-        rooms.extend(ids.map(|sid| Room::Owned(sid.to_string())));
-        rooms.into_iter().map(Room::into_owned).collect()
+        self.rooms_of(everybody).into_iter().map(Room::into_owned).collect()
     }
 
     fn has_room(&self, _: &str) -> bool {
@@ -505,7 +510,7 @@ impl<E: SocketEmitter> CoreAdapter<E> for NodeRedisAdapter<E> {
     async fn rooms(&self, opts: BroadcastOptions) -> Result<Vec<Room>, Error> {
         let reach = self.reach(&opts);
         self.prepare(&opts);
-        let mut rooms: HashSet<Room> = self.sockets.local.rooms(opts);
+        let mut rooms = self.sockets.rooms_of(opts);
         if let Reach::Beyond(opts) = reach {
             let namespace = self.open()?;
             let missing = if opts.rooms.is_empty() && opts.except.is_empty() {
