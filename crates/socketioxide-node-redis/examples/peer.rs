@@ -40,7 +40,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::ser::SerializeTuple as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value as Json, json};
-use socketioxide::adapter::{Emitter, Room};
+use socketioxide::adapter::Emitter;
 use socketioxide::extract::{AckSender, Data, SocketRef, TryData};
 use socketioxide::handler::ConnectHandler as _;
 use socketioxide::operators::BroadcastOperators;
@@ -366,8 +366,8 @@ impl Peer {
                         continue;
                     };
                     // Node.js servers see this room in any case.
-                    let mut rooms = HashSet::from([Room::from(id.clone())]);
-                    rooms.extend(socket.rooms());
+                    let mut rooms = HashSet::from([id.clone()]);
+                    rooms.extend(socket.rooms().into_iter().map(String::from));
                     all.push(json!({
                         "id": id,
                         "rooms": rooms,

@@ -163,9 +163,10 @@ impl<E: SocketEmitter> Sockets<E> {
 
     /// The rooms of these sockets, those of their ids among them.
     fn rooms_of(&self, options: BroadcastOptions) -> HashSet<Room> {
-        let ids = self.local.sockets(options.clone()).into_iter();
+        // Only those that are here: one that was named by its id may be elsewhere.
+        let sockets = self.local.fetch_sockets(options.clone()).into_iter();
         let mut rooms = self.local.rooms(options);
-        rooms.extend(ids.map(|sid| Room::Owned(sid.to_string())));
+        rooms.extend(sockets.map(|socket| Room::Owned(socket.id.to_string())));
         rooms
     }
 
@@ -289,6 +290,16 @@ impl Aliases {
         sid
     }
 
+    /// Puts the real id in the place of one of these.
+    fn resolve(&self, room: &mut String) {
+        if !self.ids.is_empty()
+            && let Ok(sid) = Sid::from_str(room)
+            && let Some(id) = self.ids.get(&sid)
+        {
+            id.as_ref().clone_into(room);
+        }
+    }
+
     fn id(&self, sid: Sid) -> String {
         self.ids.get(&sid).map_or_else(|| sid.to_string(), |id| id.to_string())
     }
@@ -317,14 +328,16 @@ impl<E: SocketEmitter> NodeRedisAdapter<E> {
         if opts.is_local(self.sockets.local.server_id()) {
             return Reach::Here;
         }
-        let mut rooms: Vec<String> = distinct(&opts.rooms);
-        let mut except: Vec<String> = distinct(&opts.except);
+        let (mut rooms, mut except) = (distinct(&opts.rooms), distinct(&opts.except));
+        let aliases = self.aliases.lock();
+        // Rooms may be named by the ids that `fetch_sockets` gave to sockets.
+        rooms.iter_mut().chain(&mut except).for_each(|room| aliases.resolve(room));
         match opts.sid {
             Some(sid) if opts.has_flag(BroadcastFlags::Broadcast) => {
                 except.push(sid.to_string());
             }
             // One socket, which is not here.
-            Some(sid) if rooms.is_empty() => rooms.push(self.aliases.lock().id(sid)),
+            Some(sid) if rooms.is_empty() => rooms.push(aliases.id(sid)),
             // socketioxide means nobody.
             None if rooms.is_empty() && !opts.has_flag(BroadcastFlags::Broadcast) => {
                 return Reach::Here;
@@ -454,7 +467,14 @@ impl<E: SocketEmitter> CoreAdapter<E> for NodeRedisAdapter<E> {
         let namespace = self.open()?.clone();
         // Owned, since the event is borrowed from the packet only up to here.
         let event = with_event(&packet, |event| Ok(event.into_owned()))?;
-        let beyond = namespace.broadcast_with_ack(event, opts, timeout).await?;
+        let beyond = match namespace.broadcast_with_ack(event, opts, timeout).await {
+            Ok(beyond) => beyond,
+            Err(error) => {
+                // Those here have got it, and their answers are worth having.
+                tracing::warn!(%error, "other servers could not be asked for acknowledgements");
+                return Ok(here.boxed().fuse());
+            }
+        };
         let encoding = self.sockets.encoding;
         let beyond = beyond.map(move |value| {
             let values = match value {

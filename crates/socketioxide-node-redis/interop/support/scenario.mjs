@@ -2,7 +2,8 @@
 // What comes of it is written down in a form that can be compared with what
 // another cluster makes of the same.
 
-import { sorted } from './cluster.mjs';
+import assert from 'node:assert/strict';
+import { sorted, World } from './cluster.mjs';
 import { until } from './wait.mjs';
 
 const ROOMS = {
@@ -36,7 +37,8 @@ export async function enter(world) {
   return clients;
 }
 
-async function inRoom(client, room, sockets) {
+/** Waits until a server knows so many sockets in a room. */
+export async function inRoom(client, room, sockets) {
   await until(async () => {
     const found = await client.do('fetchSockets', { target: { to: [room] } });
     return found.sockets.length === sockets;
@@ -233,9 +235,27 @@ export async function namespaces(world, { nsps = ['/admin', '/room-7'] } = {}) {
   return records;
 }
 
-/** Compares two runs, title by title, so that a failure says which. */
-export function compare(assert, actual, expected) {
+/** Compares two runs: a test for each operation, which looks at all servers. */
+export async function compare(t, actual, expected) {
   assert.deepEqual(actual.map(([title]) => title), expected.map(([title]) => title));
-  for (const [n, [title, record]] of actual.entries()) assert.deepEqual(record, expected[n][1], title);
+  const operation = (title) => title.replace(/^(.*)from server \d: /, '$1');
+  for (const name of new Set(expected.map(([title]) => operation(title)))) {
+    await t.test(name, () => {
+      for (const [n, [title, record]] of expected.entries()) {
+        if (operation(title) === name) assert.deepEqual(actual[n][1], record, title);
+      }
+    });
+  }
 }
 
+/** A whole cluster, from its start to its end. */
+export async function run(kinds, { env = {} } = {}) {
+  const world = await World.start(kinds, { env });
+  try {
+    const clients = await enter(world);
+    const records = await scenario(world, clients, { allRooms: env.PROTOCOL !== 'sharded' });
+    return [...records, ...await namespaces(world)];
+  } finally {
+    await world.stop();
+  }
+}

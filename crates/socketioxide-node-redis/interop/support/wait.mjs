@@ -16,7 +16,7 @@ export async function until(ask, what, limit = LIMIT) {
       last = error;
     }
     if (Date.now() > deadline) throw new Error(`in vain: ${what} (last: ${last?.stack ?? JSON.stringify(last)})`);
-    await pause(20);
+    await pause(5);
   }
 }
 

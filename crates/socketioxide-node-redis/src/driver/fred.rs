@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use ::fred::clients::Client;
 use ::fred::interfaces::{ClientLike, ClusterInterface, EventInterface, PubsubInterface};
-use ::fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server};
+use ::fred::types::config::{
+    Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, TcpConfig,
+};
 use ::fred::types::{Message, MessageKind, RespVersion, Value};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -55,16 +57,25 @@ struct Shared {
 
 impl FredDriver {
     /// Connects by a URL: `redis://`, `rediss://`, `redis-cluster://`,
-    /// `redis-sentinel://`, with name and password in it.
+    /// `redis-sentinel://`, with name and password in it. RESP3 is spoken, unless
+    /// the URL ends with `?protocol=resp2`.
     ///
     /// # Errors
     /// When the URL is none, or the first connection fails.
     pub async fn from_url(url: &str) -> Result<Self, DriverError> {
-        Self::connect(Config::from_url(url).map_err(failed)?).await
+        let mut config = Config::from_url(url).map_err(failed)?;
+        config.version = match url.split_once('?') {
+            Some((_, query)) if query.split('&').any(|part| part == "protocol=resp2") => {
+                RespVersion::RESP2
+            }
+            _ => RespVersion::RESP3,
+        };
+        Self::connect(config).await
     }
 
-    /// Connects. RESP3 is used unless `config` says RESP2 in words: with RESP2 the
-    /// subscribed connection can't be asked whether it lives.
+    /// Connects. Prefer RESP3 in `config.version`: with RESP2, which is the default
+    /// of `fred`, the subscribed connection can't be asked whether it lives, and a
+    /// broken one that nobody closed is found out only by the operating system.
     ///
     /// # Errors
     /// When the first connection fails.
@@ -80,6 +91,7 @@ impl FredDriver {
             // A publication whose connection broke may have arrived: a second one
             // would arrive twice.
             max_command_attempts: 1,
+            tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
             ..ConnectionConfig::default()
         };
         // For ever, from 50 ms to 2 s apart.
