@@ -55,6 +55,9 @@ use tokio::sync::broadcast::error::RecvError;
 /// Long enough for the packet that disconnects to leave before the connection ends.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// Packets that may wait for a client; a burst is more than the default of 128.
+const SOCKET_BUFFER: usize = 65_536;
+
 type Adapter = NodeRedisAdapter<Emitter>;
 type Socket = SocketRef<Adapter>;
 
@@ -537,7 +540,7 @@ async fn main() -> Result<(), Failure> {
     let cluster = Cluster::new(driver, settings);
     let mut notices = cluster.notices();
 
-    let builder = SocketIo::builder();
+    let builder = SocketIo::builder().max_buffer_size(SOCKET_BUFFER);
     let builder = match &*setting("PARSER", "common") {
         "msgpack" => builder.with_parser(ParserConfig::msgpack()),
         _ => builder.with_parser(ParserConfig::common()),

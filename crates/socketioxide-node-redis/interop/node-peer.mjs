@@ -17,7 +17,7 @@ const {
 
 async function connection() {
   if (REDIS_LIB === 'ioredis') {
-    const client = CLUSTER ? new Cluster([REDIS_URL], { shardedSubscribers: true }) : new Redis(REDIS_URL);
+    const client = CLUSTER ? new Cluster([REDIS_URL], { shardedSubscribers: true }) : new Redis(REDIS_URL, { maxRetriesPerRequest: null });
     client.on('error', () => {});
     return client;
   }
@@ -28,6 +28,9 @@ async function connection() {
   await client.connect();
   return client;
 }
+
+// The adapter leaves failed publications to whoever catches them.
+process.on('unhandledRejection', (error) => console.error('unhandled:', error.message));
 
 const pub = await connection();
 const sub = await connection();

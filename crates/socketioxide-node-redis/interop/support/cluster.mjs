@@ -1,5 +1,6 @@
 // Several servers on one Redis, and clients on each.
 
+import msgpackParser from 'socket.io-msgpack-parser';
 import { Client } from './client.mjs';
 import { Peer, RedisServer, stopAll } from './processes.mjs';
 import { until } from './wait.mjs';
@@ -19,7 +20,8 @@ export class World {
       const [kind, own] = [one].flat();
       const lib = kind === 'ioredis' ? { REDIS_LIB: 'ioredis' } : {};
       const all = { REDIS_URL: world.redis.url, REQUESTS_TIMEOUT: '5000', ...lib, ...env, ...own };
-      return Peer.start(kind === 'rust' ? 'rust' : 'node', `s${n}`, all);
+      const peer = Peer.start(kind === 'rust' ? 'rust' : 'node', `s${n}`, all);
+      return peer.then((started) => Object.assign(started, { env: all }));
     }));
     return world;
   }
@@ -27,7 +29,9 @@ export class World {
   /** A client on a server. */
   async client(server, options = {}) {
     const { name = `c${this.clients.length}`, ...rest } = options;
-    const client = await Client.connect(this.peers[server], name, rest);
+    const peer = this.peers[server];
+    const parser = peer.env.PARSER === 'msgpack' ? { parser: msgpackParser } : {};
+    const client = await Client.connect(peer, name, { ...parser, ...rest });
     client.server = server;
     this.clients.push(client);
     return client;

@@ -3,7 +3,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -99,6 +99,13 @@ export class Peer {
   }
 
   get log() { return this.process.log; }
+
+  /** Stops it in its tracks: it stays subscribed, and says nothing. */
+  async freeze() {
+    const { pid } = this.process.child;
+    process.kill(pid, 'SIGSTOP');
+    await until(() => /\) T /.test(readFileSync(`/proc/${pid}/stat`, 'utf8')), `${this.name} stops`);
+  }
 
   async kill() {
     await end(this.process, 'SIGKILL');

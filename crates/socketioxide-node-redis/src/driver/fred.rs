@@ -106,8 +106,10 @@ impl FredDriver {
         };
         let (publisher, subscriber) = (client(), client());
         publisher.init().await.map_err(failed)?;
-        let (messages, reconnects) = (subscriber.message_rx(), subscriber.reconnect_rx());
+        let messages = subscriber.message_rx();
         subscriber.init().await.map_err(failed)?;
+        // Only now, since the first connection is told as well.
+        let reconnects = subscriber.reconnect_rx();
 
         let routes = Arc::<Mutex<Routes>>::default();
         let unpublished = Arc::<AtomicU64>::default();
@@ -254,8 +256,6 @@ async fn keep(
     routes: Arc<Mutex<Routes>>,
     pings: bool,
 ) {
-    // The first connection is told as well.
-    let mut first = true;
     loop {
         let reconnected = tokio::select! {
             server = reconnects.recv() => match server {
@@ -269,9 +269,6 @@ async fn keep(
                 tracing::warn!("the subscribed connection is silent and is made anew");
                 client.force_reconnection().await.ok();
             }
-            continue;
-        }
-        if std::mem::take(&mut first) && routes.lock().inboxes().is_empty() {
             continue;
         }
         // Again until it works, or the connection is lost again.
