@@ -58,6 +58,10 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// Packets that may wait for a client; a burst is more than the default of 128.
 const SOCKET_BUFFER: usize = 65_536;
 
+/// A client that waits in vain for a namespace, since two opened it at once, tries
+/// again.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
 type Adapter = NodeRedisAdapter<Emitter>;
 type Socket = SocketRef<Adapter>;
 
@@ -111,6 +115,8 @@ enum Do {
     Log,
     /// Values that JSON has no word for.
     EmitValues { event: String },
+    /// The namespace of this name goes, with all its sockets.
+    DeleteNamespace { nsp: String },
     /// An event with a number, `from`, `from + 1`, …
     Stream { room: Option<String>, event: String, from: u64, count: u64 },
 }
@@ -472,6 +478,10 @@ impl Peer {
                 namespace.broadcast(event, &Opts::default())?;
                 Any::Nil
             }
+            Do::DeleteNamespace { nsp } => {
+                self.io.delete_ns(nsp);
+                Any::Nil
+            }
             Do::Stream { room, event, from, count } => {
                 for number in from..from + count {
                     let to = room.iter().cloned().collect();
@@ -540,7 +550,8 @@ async fn main() -> Result<(), Failure> {
     let cluster = Cluster::new(driver, settings);
     let mut notices = cluster.notices();
 
-    let builder = SocketIo::builder().max_buffer_size(SOCKET_BUFFER);
+    let builder =
+        SocketIo::builder().max_buffer_size(SOCKET_BUFFER).connect_timeout(CONNECT_TIMEOUT);
     let builder = match &*setting("PARSER", "common") {
         "msgpack" => builder.with_parser(ParserConfig::msgpack()),
         _ => builder.with_parser(ParserConfig::common()),

@@ -425,10 +425,13 @@ impl<E: SocketEmitter> CoreAdapter<E> for NodeRedisAdapter<E> {
     }
 
     async fn close(&self) -> Result<(), Error> {
-        match self.namespace.get() {
-            Some(namespace) => namespace.close().await,
-            None => Ok(()),
-        }
+        let Some(namespace) = self.namespace.get().cloned() else { return Ok(()) };
+        // At once, so that it can be opened again.
+        self.cluster.closed(&namespace);
+        // A task, since `SocketIo::delete_ns` looks at this future only once; and a
+        // server that is still subscribed is waited for by all others.
+        let closing = tokio::spawn(async move { namespace.close().await });
+        closing.await.unwrap_or(Err(Error::Closed))
     }
 
     async fn server_count(&self) -> Result<u16, Error> {
@@ -567,5 +570,48 @@ impl<E: SocketEmitter> CoreAdapter<E> for NodeRedisAdapter<E> {
 
     fn get_local(&self) -> &CoreLocalAdapter<E> {
         &self.sockets.local
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use socketioxide::SocketIo;
+
+    use super::*;
+    use crate::cluster::Settings;
+    use crate::driver::memory::MemoryBroker;
+
+    #[test]
+    fn ids_of_node_have_one_of_ours_each_and_the_oldest_are_forgotten() {
+        let mut aliases = Aliases::default();
+        let ours = Sid::new();
+        assert_eq!(aliases.of(&ours.to_string()), ours);
+        let first = aliases.of("AAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(aliases.of("AAAAAAAAAAAAAAAAAAAA"), first);
+        assert_eq!(aliases.id(first), "AAAAAAAAAAAAAAAAAAAA");
+        let mut room = first.to_string();
+        aliases.resolve(&mut room);
+        assert_eq!(room, "AAAAAAAAAAAAAAAAAAAA");
+        for n in 0..ALIASES {
+            aliases.of(&format!("{n:020}"));
+        }
+        assert_eq!(aliases.id(first), first.to_string());
+        assert_eq!((aliases.ids.len(), aliases.sids.len()), (ALIASES, ALIASES));
+    }
+
+    #[tokio::test]
+    async fn a_namespace_is_opened_once_and_again_when_it_was_closed() {
+        let cluster = Cluster::new(MemoryBroker::default().driver(), Settings::default());
+        let builder = SocketIo::builder().with_adapter::<NodeRedisAdapter<_>>(cluster.clone());
+        let (_, io) = builder.build_svc();
+        io.ns("/", async || {}).await.unwrap();
+        assert!(matches!(io.ns("/", async || {}).await, Err(Error::Open)));
+        let namespace = cluster.of("/").unwrap();
+        assert_eq!(namespace.server_count().await.unwrap(), 1);
+        // What this does it does without waiting.
+        io.delete_ns("/");
+        io.ns("/", async || {}).await.unwrap();
+        assert!(!cluster.of("/").unwrap().same(&namespace));
+        assert_eq!(cluster.of("/").unwrap().server_count().await.unwrap(), 1);
     }
 }

@@ -68,8 +68,9 @@ impl Namespace {
     /// Joins the cluster: other servers see this one when it resolves.
     ///
     /// # Errors
-    /// When Redis can't be subscribed to.
+    /// When Redis can't be subscribed to, or the cluster has this namespace already.
     pub async fn open(cluster: &Cluster, name: &str, local: Arc<dyn Local>) -> Result<Self, Error> {
+        let opening = cluster.open(name)?;
         let (inbox, outlet) = Inbox::new(cluster.inbox_limits());
         let namespace = Self {
             inner: Arc::new(Inner {
@@ -86,7 +87,7 @@ impl Namespace {
         tokio::spawn(read(Arc::downgrade(&namespace.inner), outlet));
         let topics = namespace.inner.dialect.topics();
         cluster.driver().subscribe(topics, inbox).await?;
-        cluster.opened(&namespace);
+        opening.opened(&namespace);
         Ok(namespace)
     }
 

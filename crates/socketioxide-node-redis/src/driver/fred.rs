@@ -309,6 +309,21 @@ async fn subscribe(
     Ok(())
 }
 
+async fn unsubscribe(client: &Client, topics: Topics) -> Result<(), ::fred::error::Error> {
+    let (plain, shard) = split(&topics.channels);
+    // What is counted goes first.
+    if !plain.is_empty() {
+        client.unsubscribe(plain).await?;
+    }
+    for name in shard {
+        client.sunsubscribe(name).await?;
+    }
+    if let Some(prefix) = &topics.prefix {
+        client.punsubscribe(pattern(prefix)).await?;
+    }
+    Ok(())
+}
+
 fn split(channels: &[Channel]) -> (Vec<String>, Vec<String>) {
     let (mut plain, mut shard) = (Vec::new(), Vec::new());
     for channel in channels {
@@ -347,9 +362,13 @@ impl Driver for FredDriver {
         // First, so that a connection that breaks now is subscribed by `keep`.
         self.shared.routes.lock().add(&topics, &inbox);
         let prefixes: Vec<String> = topics.prefix.iter().cloned().collect();
-        let done = subscribe(&self.shared.subscriber, &prefixes, &topics.channels).await;
+        let client = &self.shared.subscriber;
+        let done = subscribe(client, &prefixes, &topics.channels).await;
         if done.is_err() {
-            self.shared.routes.lock().remove(&topics, &inbox);
+            let removed = self.shared.routes.lock().remove(&topics, &inbox);
+            // It may have been done all the same, and who is subscribed is waited for.
+            let client = client.clone();
+            tokio::spawn(async move { unsubscribe(&client, removed).await });
         }
         done.map_err(failed)
     }
@@ -357,18 +376,7 @@ impl Driver for FredDriver {
     async fn unsubscribe(&self, topics: &Topics, inbox: &Inbox) -> Result<(), DriverError> {
         let _one = self.shared.subscribing.lock().await;
         let removed = self.shared.routes.lock().remove(topics, inbox);
-        let client = &self.shared.subscriber;
-        if let Some(prefix) = &removed.prefix {
-            client.punsubscribe(pattern(prefix)).await.map_err(failed)?;
-        }
-        let (plain, shard) = split(&removed.channels);
-        if !plain.is_empty() {
-            client.unsubscribe(plain).await.map_err(failed)?;
-        }
-        for name in shard {
-            client.sunsubscribe(name).await.map_err(failed)?;
-        }
-        Ok(())
+        unsubscribe(&self.shared.subscriber, removed).await.map_err(failed)
     }
 
     async fn subscribers(&self, channel: &Channel) -> Result<usize, DriverError> {
