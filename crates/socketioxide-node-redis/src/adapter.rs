@@ -161,6 +161,15 @@ impl<E: SocketEmitter> Sockets<E> {
         }
     }
 
+    /// The rooms of these sockets, those of their ids among them.
+    fn rooms_of(&self, options: BroadcastOptions) -> HashSet<Room> {
+        // Only those that are here: one that was named by its id may be elsewhere.
+        let sockets = self.local.fetch_sockets(options.clone()).into_iter();
+        let mut rooms = self.local.rooms(options);
+        rooms.extend(sockets.map(|socket| Room::Owned(socket.id.to_string())));
+        rooms
+    }
+
     fn options(&self, opts: &Opts) -> BroadcastOptions {
         for room in opts.rooms.iter().chain(&opts.except) {
             self.own_room(room);
@@ -224,10 +233,7 @@ impl<E: SocketEmitter> Local for Sockets<E> {
 
     fn rooms(&self) -> Vec<String> {
         let everybody = self.options(&Opts::default());
-        let mut rooms = self.local.rooms(everybody.clone());
-        let ids = self.local.sockets(everybody).into_iter();
-        rooms.extend(ids.map(|sid| Room::Owned(sid.to_string())));
-        rooms.into_iter().map(Room::into_owned).collect()
+        self.rooms_of(everybody).into_iter().map(Room::into_owned).collect()
     }
 
     fn has_room(&self, _: &str) -> bool {
@@ -284,6 +290,16 @@ impl Aliases {
         sid
     }
 
+    /// Puts the real id in the place of one of these.
+    fn resolve(&self, room: &mut String) {
+        if !self.ids.is_empty()
+            && let Ok(sid) = Sid::from_str(room)
+            && let Some(id) = self.ids.get(&sid)
+        {
+            id.as_ref().clone_into(room);
+        }
+    }
+
     fn id(&self, sid: Sid) -> String {
         self.ids.get(&sid).map_or_else(|| sid.to_string(), |id| id.to_string())
     }
@@ -312,14 +328,16 @@ impl<E: SocketEmitter> NodeRedisAdapter<E> {
         if opts.is_local(self.sockets.local.server_id()) {
             return Reach::Here;
         }
-        let mut rooms: Vec<String> = distinct(&opts.rooms);
-        let mut except: Vec<String> = distinct(&opts.except);
+        let (mut rooms, mut except) = (distinct(&opts.rooms), distinct(&opts.except));
+        let aliases = self.aliases.lock();
+        // Rooms may be named by the ids that `fetch_sockets` gave to sockets.
+        rooms.iter_mut().chain(&mut except).for_each(|room| aliases.resolve(room));
         match opts.sid {
             Some(sid) if opts.has_flag(BroadcastFlags::Broadcast) => {
                 except.push(sid.to_string());
             }
             // One socket, which is not here.
-            Some(sid) if rooms.is_empty() => rooms.push(self.aliases.lock().id(sid)),
+            Some(sid) if rooms.is_empty() => rooms.push(aliases.id(sid)),
             // socketioxide means nobody.
             None if rooms.is_empty() && !opts.has_flag(BroadcastFlags::Broadcast) => {
                 return Reach::Here;
@@ -407,10 +425,13 @@ impl<E: SocketEmitter> CoreAdapter<E> for NodeRedisAdapter<E> {
     }
 
     async fn close(&self) -> Result<(), Error> {
-        match self.namespace.get() {
-            Some(namespace) => namespace.close().await,
-            None => Ok(()),
-        }
+        let Some(namespace) = self.namespace.get().cloned() else { return Ok(()) };
+        // At once, so that it can be opened again.
+        self.cluster.closed(&namespace);
+        // A task, since `SocketIo::delete_ns` looks at this future only once; and a
+        // server that is still subscribed is waited for by all others.
+        let closing = tokio::spawn(async move { namespace.close().await });
+        closing.await.unwrap_or(Err(Error::Closed))
     }
 
     async fn server_count(&self) -> Result<u16, Error> {
@@ -449,7 +470,14 @@ impl<E: SocketEmitter> CoreAdapter<E> for NodeRedisAdapter<E> {
         let namespace = self.open()?.clone();
         // Owned, since the event is borrowed from the packet only up to here.
         let event = with_event(&packet, |event| Ok(event.into_owned()))?;
-        let beyond = namespace.broadcast_with_ack(event, opts, timeout).await?;
+        let beyond = match namespace.broadcast_with_ack(event, opts, timeout).await {
+            Ok(beyond) => beyond,
+            Err(error) => {
+                // Those here have got it, and their answers are worth having.
+                tracing::warn!(%error, "other servers could not be asked for acknowledgements");
+                return Ok(here.boxed().fuse());
+            }
+        };
         let encoding = self.sockets.encoding;
         let beyond = beyond.map(move |value| {
             let values = match value {
@@ -505,7 +533,7 @@ impl<E: SocketEmitter> CoreAdapter<E> for NodeRedisAdapter<E> {
     async fn rooms(&self, opts: BroadcastOptions) -> Result<Vec<Room>, Error> {
         let reach = self.reach(&opts);
         self.prepare(&opts);
-        let mut rooms: HashSet<Room> = self.sockets.local.rooms(opts);
+        let mut rooms = self.sockets.rooms_of(opts);
         if let Reach::Beyond(opts) = reach {
             let namespace = self.open()?;
             let missing = if opts.rooms.is_empty() && opts.except.is_empty() {
@@ -542,5 +570,48 @@ impl<E: SocketEmitter> CoreAdapter<E> for NodeRedisAdapter<E> {
 
     fn get_local(&self) -> &CoreLocalAdapter<E> {
         &self.sockets.local
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use socketioxide::SocketIo;
+
+    use super::*;
+    use crate::cluster::Settings;
+    use crate::driver::memory::MemoryBroker;
+
+    #[test]
+    fn ids_of_node_have_one_of_ours_each_and_the_oldest_are_forgotten() {
+        let mut aliases = Aliases::default();
+        let ours = Sid::new();
+        assert_eq!(aliases.of(&ours.to_string()), ours);
+        let first = aliases.of("AAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(aliases.of("AAAAAAAAAAAAAAAAAAAA"), first);
+        assert_eq!(aliases.id(first), "AAAAAAAAAAAAAAAAAAAA");
+        let mut room = first.to_string();
+        aliases.resolve(&mut room);
+        assert_eq!(room, "AAAAAAAAAAAAAAAAAAAA");
+        for n in 0..ALIASES {
+            aliases.of(&format!("{n:020}"));
+        }
+        assert_eq!(aliases.id(first), first.to_string());
+        assert_eq!((aliases.ids.len(), aliases.sids.len()), (ALIASES, ALIASES));
+    }
+
+    #[tokio::test]
+    async fn a_namespace_is_opened_once_and_again_when_it_was_closed() {
+        let cluster = Cluster::new(MemoryBroker::default().driver(), Settings::default());
+        let builder = SocketIo::builder().with_adapter::<NodeRedisAdapter<_>>(cluster.clone());
+        let (_, io) = builder.build_svc();
+        io.ns("/", async || {}).await.unwrap();
+        assert!(matches!(io.ns("/", async || {}).await, Err(Error::Open)));
+        let namespace = cluster.of("/").unwrap();
+        assert_eq!(namespace.server_count().await.unwrap(), 1);
+        // What this does it does without waiting.
+        io.delete_ns("/");
+        io.ns("/", async || {}).await.unwrap();
+        assert!(!cluster.of("/").unwrap().same(&namespace));
+        assert_eq!(cluster.of("/").unwrap().server_count().await.unwrap(), 1);
     }
 }

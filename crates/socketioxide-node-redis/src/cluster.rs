@@ -1,6 +1,7 @@
 //! This server in the cluster: what all its namespaces share.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use rand::RngExt as _;
 use tokio::sync::broadcast;
 
 use crate::driver::{Channel, Driver};
+use crate::error::Error;
 use crate::namespace::Namespace;
 use crate::protocol::{Dialect, Event, Opts, Protocol};
 use crate::value::Value;
@@ -226,7 +228,8 @@ pub struct Cluster {
 struct Shared {
     driver: Arc<dyn Driver>,
     settings: Settings,
-    namespaces: RwLock<HashMap<String, Namespace>>,
+    /// Those that are being opened have a place, but nothing in it.
+    namespaces: RwLock<HashMap<String, Option<Namespace>>>,
     hooks: RwLock<Hooks>,
     notices: broadcast::Sender<Notice>,
     counters: Counters,
@@ -254,7 +257,7 @@ impl Cluster {
     /// An open namespace, by its name with the slash.
     #[must_use]
     pub fn of(&self, nsp: &str) -> Option<Namespace> {
-        self.shared.namespaces.read().get(nsp).cloned()
+        self.shared.namespaces.read().get(nsp).cloned().flatten()
     }
 
     /// Sets what looks at the broadcasts of other servers in a namespace before
@@ -349,14 +352,21 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn opened(&self, namespace: &Namespace) {
-        let name = namespace.name().to_owned();
-        self.shared.namespaces.write().insert(name, namespace.clone());
+    /// Keeps a place for a namespace that is about to be opened.
+    pub(crate) fn open(&self, name: &str) -> Result<Opening, Error> {
+        match self.shared.namespaces.write().entry(name.to_owned()) {
+            Entry::Occupied(_) => Err(Error::Open),
+            Entry::Vacant(place) => {
+                place.insert(None);
+                Ok(Opening { cluster: self.clone(), name: name.to_owned() })
+            }
+        }
     }
 
     pub(crate) fn closed(&self, namespace: &Namespace) {
         let mut all = self.shared.namespaces.write();
-        if all.get(namespace.name()).is_some_and(|other| other.same(namespace)) {
+        let there = all.get(namespace.name()).and_then(Option::as_ref);
+        if there.is_some_and(|other| other.same(namespace)) {
             all.remove(namespace.name());
         }
     }
@@ -404,6 +414,28 @@ impl Cluster {
         let closer = self.shared.hooks.read().closer.clone();
         if let Some(close) = closer {
             close(nsp, sid);
+        }
+    }
+}
+
+/// The place of a namespace that is being opened; given up when that fails.
+pub(crate) struct Opening {
+    cluster: Cluster,
+    name: String,
+}
+
+impl Opening {
+    pub(crate) fn opened(self, namespace: &Namespace) {
+        let mut all = self.cluster.shared.namespaces.write();
+        all.insert(self.name.clone(), Some(namespace.clone()));
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        let mut all = self.cluster.shared.namespaces.write();
+        if all.get(&self.name).is_some_and(Option::is_none) {
+            all.remove(&self.name);
         }
     }
 }

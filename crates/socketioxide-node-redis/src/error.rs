@@ -17,6 +17,9 @@ pub enum Error {
     /// Too many requests wait for answers.
     #[error("too many requests are waiting for other servers")]
     Busy,
+    /// The namespace is open, or about to be: it can be only once.
+    #[error("the namespace is open already")]
+    Open,
     /// The namespace has not been opened, or is closed.
     #[error("the namespace is not open")]
     Closed,

@@ -8,12 +8,12 @@ pub mod driver;
 mod error;
 mod local;
 mod namespace;
+#[cfg(test)]
+mod properties;
 mod protocol;
 mod serialize;
 mod sharded;
 mod value;
-#[cfg(test)]
-mod properties;
 #[cfg(test)]
 mod vectors;
 

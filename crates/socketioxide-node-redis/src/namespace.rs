@@ -76,7 +76,7 @@ impl Namespace {
     /// Joins the cluster: other servers see this one when it resolves.
     ///
     /// # Errors
-    /// When Redis can't be subscribed to.
+    /// When Redis can't be subscribed to, or the cluster has this namespace already.
     pub async fn open(cluster: &Cluster, name: &str, local: Arc<dyn Local>) -> Result<Self, Error> {
         Self::open_as(cluster, cluster.dialect(name), local).await
     }
@@ -86,6 +86,7 @@ impl Namespace {
         dialect: Dialect,
         local: Arc<dyn Local>,
     ) -> Result<Self, Error> {
+        let opening = cluster.open(&dialect.nsp)?;
         let Settings { inbox_messages, inbox_bytes, .. } = *cluster.settings();
         let (inbox, outlet) = Inbox::new(inbox_messages, inbox_bytes);
         let closed = CancellationToken::new();
@@ -105,7 +106,7 @@ impl Namespace {
         tokio::spawn(async move { closed.run_until_cancelled(reading).await });
         let topics = namespace.inner.dialect.topics();
         cluster.driver().subscribe(topics, inbox).await?;
-        cluster.opened(&namespace);
+        opening.opened(&namespace);
         Ok(namespace)
     }
 

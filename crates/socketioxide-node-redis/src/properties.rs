@@ -109,7 +109,11 @@ fn assigned<'a>(pairs: impl Iterator<Item = (String, Value<'a>)>) -> Value<'a> {
     )
 }
 
-fn children<'a>(value: Value<'a>, each: &impl Fn(Value<'a>) -> Value<'a>, proto: bool) -> Value<'a> {
+fn children<'a>(
+    value: Value<'a>,
+    each: &impl Fn(Value<'a>) -> Value<'a>,
+    proto: bool,
+) -> Value<'a> {
     match value {
         Value::Array(list) => Value::Array(
             list.into_iter()

@@ -467,11 +467,12 @@ async fn sockets_and_rooms_of_all_others() {
         for (n, server) in servers.iter().enumerate() {
             let others = ["a", "b", "c"].into_iter().enumerate().filter(|(at, _)| *at != n);
             let others: Vec<&str> = others.map(|(_, name)| name).collect();
-            let ids = |numbers: &[&str]| {
-                sorted(others.iter().flat_map(|name| {
-                    numbers.iter().map(move |number| format!("{name}{number}"))
-                }))
-            };
+            let ids =
+                |numbers: &[&str]| {
+                    sorted(others.iter().flat_map(|name| {
+                        numbers.iter().map(move |number| format!("{name}{number}"))
+                    }))
+                };
             let all = server.namespace.fetch_sockets(Opts::default()).await.unwrap();
             assert_eq!(all.missing, 0);
             let socket = &all.items[0];
@@ -815,10 +816,7 @@ async fn a_connection_that_comes_back_is_told() {
         assert_eq!(c.sockets.got("c1"), ["[\"hello\",1]"]);
         assert_eq!((b.stats().published, b.stats().unpublished), (1, 1));
         assert!(matches!(b.namespace.server_count().await, Err(Error::Driver(_))));
-        assert!(matches!(
-            b.namespace.fetch_sockets(Opts::default()).await,
-            Err(Error::Driver(_))
-        ));
+        assert!(matches!(b.namespace.fetch_sockets(Opts::default()).await, Err(Error::Driver(_))));
         let other = Namespace::open(&b.cluster, "/other", Arc::<Sockets>::default()).await;
         assert!(matches!(other, Err(Error::Driver(_))));
         assert!(b.cluster.of("/other").is_none());

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use ::fred::clients::Client;
 use ::fred::interfaces::{ClientLike, ClusterInterface, EventInterface, PubsubInterface};
-use ::fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server};
+use ::fred::types::config::{
+    Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, TcpConfig,
+};
 use ::fred::types::{Message, MessageKind, RespVersion, Value};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -55,16 +57,25 @@ struct Shared {
 
 impl FredDriver {
     /// Connects by a URL: `redis://`, `rediss://`, `redis-cluster://`,
-    /// `redis-sentinel://`, with name and password in it.
+    /// `redis-sentinel://`, with name and password in it. RESP3 is spoken, unless
+    /// the URL ends with `?protocol=resp2`.
     ///
     /// # Errors
     /// When the URL is none, or the first connection fails.
     pub async fn from_url(url: &str) -> Result<Self, DriverError> {
-        Self::connect(Config::from_url(url).map_err(failed)?).await
+        let mut config = Config::from_url(url).map_err(failed)?;
+        config.version = match url.split_once('?') {
+            Some((_, query)) if query.split('&').any(|part| part == "protocol=resp2") => {
+                RespVersion::RESP2
+            }
+            _ => RespVersion::RESP3,
+        };
+        Self::connect(config).await
     }
 
-    /// Connects. RESP3 is used unless `config` says RESP2 in words: with RESP2 the
-    /// subscribed connection can't be asked whether it lives.
+    /// Connects. Prefer RESP3 in `config.version`: with RESP2, which is the default
+    /// of `fred`, the subscribed connection can't be asked whether it lives, and a
+    /// broken one that nobody closed is found out only by the operating system.
     ///
     /// # Errors
     /// When the first connection fails.
@@ -80,6 +91,7 @@ impl FredDriver {
             // A publication whose connection broke may have arrived: a second one
             // would arrive twice.
             max_command_attempts: 1,
+            tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
             ..ConnectionConfig::default()
         };
         // For ever, from 50 ms to 2 s apart.
@@ -94,8 +106,10 @@ impl FredDriver {
         };
         let (publisher, subscriber) = (client(), client());
         publisher.init().await.map_err(failed)?;
-        let (messages, reconnects) = (subscriber.message_rx(), subscriber.reconnect_rx());
+        let messages = subscriber.message_rx();
         subscriber.init().await.map_err(failed)?;
+        // Only now, since the first connection is told as well.
+        let reconnects = subscriber.reconnect_rx();
 
         let routes = Arc::<Mutex<Routes>>::default();
         let unpublished = Arc::<AtomicU64>::default();
@@ -242,8 +256,6 @@ async fn keep(
     routes: Arc<Mutex<Routes>>,
     pings: bool,
 ) {
-    // The first connection is told as well.
-    let mut first = true;
     loop {
         let reconnected = tokio::select! {
             server = reconnects.recv() => match server {
@@ -257,9 +269,6 @@ async fn keep(
                 tracing::warn!("the subscribed connection is silent and is made anew");
                 client.force_reconnection().await.ok();
             }
-            continue;
-        }
-        if std::mem::take(&mut first) && routes.lock().inboxes().is_empty() {
             continue;
         }
         // Again until it works, or the connection is lost again.
@@ -296,6 +305,21 @@ async fn subscribe(
     // In a cluster each may be of another shard.
     for name in shard {
         client.ssubscribe(name).await?;
+    }
+    Ok(())
+}
+
+async fn unsubscribe(client: &Client, topics: Topics) -> Result<(), ::fred::error::Error> {
+    let (plain, shard) = split(&topics.channels);
+    // What is counted goes first.
+    if !plain.is_empty() {
+        client.unsubscribe(plain).await?;
+    }
+    for name in shard {
+        client.sunsubscribe(name).await?;
+    }
+    if let Some(prefix) = &topics.prefix {
+        client.punsubscribe(pattern(prefix)).await?;
     }
     Ok(())
 }
@@ -338,9 +362,13 @@ impl Driver for FredDriver {
         // First, so that a connection that breaks now is subscribed by `keep`.
         self.shared.routes.lock().add(&topics, &inbox);
         let prefixes: Vec<String> = topics.prefix.iter().cloned().collect();
-        let done = subscribe(&self.shared.subscriber, &prefixes, &topics.channels).await;
+        let client = &self.shared.subscriber;
+        let done = subscribe(client, &prefixes, &topics.channels).await;
         if done.is_err() {
-            self.shared.routes.lock().remove(&topics, &inbox);
+            let removed = self.shared.routes.lock().remove(&topics, &inbox);
+            // It may have been done all the same, and who is subscribed is waited for.
+            let client = client.clone();
+            tokio::spawn(async move { unsubscribe(&client, removed).await });
         }
         done.map_err(failed)
     }
@@ -348,18 +376,7 @@ impl Driver for FredDriver {
     async fn unsubscribe(&self, topics: &Topics, inbox: &Inbox) -> Result<(), DriverError> {
         let _one = self.shared.subscribing.lock().await;
         let removed = self.shared.routes.lock().remove(topics, inbox);
-        let client = &self.shared.subscriber;
-        if let Some(prefix) = &removed.prefix {
-            client.punsubscribe(pattern(prefix)).await.map_err(failed)?;
-        }
-        let (plain, shard) = split(&removed.channels);
-        if !plain.is_empty() {
-            client.unsubscribe(plain).await.map_err(failed)?;
-        }
-        for name in shard {
-            client.sunsubscribe(name).await.map_err(failed)?;
-        }
-        Ok(())
+        unsubscribe(&self.shared.subscriber, removed).await.map_err(failed)
     }
 
     async fn subscribers(&self, channel: &Channel) -> Result<usize, DriverError> {
