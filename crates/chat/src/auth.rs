@@ -1,7 +1,7 @@
 //! Access tokens, refresh tokens, password hashes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -52,6 +52,12 @@ pub(crate) struct RefreshToken {
 /// How long another instance may go on with a session that ended elsewhere:
 /// the contract allows 5 s.
 const ALIVE_FOR: Duration = Duration::from_secs(3);
+/// An answer of the database is worth [`ALIVE_FOR`] if it took no longer: both
+/// together stay below the 5 s.
+const FRESH: Duration = Duration::from_millis(1500);
+/// How long this instance knows better than an answer that was on its way when a
+/// session ended: longer than any statement lasts.
+const ENDED_FOR: Duration = Duration::from_secs(30);
 /// Sessions remembered as alive; beyond, the database is asked more often.
 const ALIVE_MAX: u64 = 100_000;
 /// Calls that may wait for a hash: at cost 12 the last of them waits seconds.
@@ -65,6 +71,8 @@ pub struct Auth {
     validation: Validation,
     /// Sessions seen alive a moment ago.
     alive: moka::sync::Cache<SessionId, ()>,
+    /// Sessions that ended here a moment ago.
+    ended: moka::sync::Cache<SessionId, ()>,
     /// One hash a core at once: each takes a quarter of a second of CPU.
     hashing: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
@@ -89,6 +97,10 @@ impl Auth {
             alive: moka::sync::Cache::builder()
                 .max_capacity(ALIVE_MAX)
                 .time_to_live(ALIVE_FOR)
+                .build(),
+            ended: moka::sync::Cache::builder()
+                .max_capacity(ALIVE_MAX)
+                .time_to_live(ENDED_FOR)
                 .build(),
             hashing: Arc::new(Semaphore::new(cores)),
             waiting: Arc::new(Semaphore::new(HASHES_WAITING)),
@@ -159,15 +171,26 @@ impl Auth {
         repository: &Repository,
         session: SessionId,
     ) -> Result<bool, Failure> {
-        let alive = repository.login_alive(session).await.map_err(crate::storage)?;
-        if alive {
+        let asked = Instant::now();
+        if !repository.login_alive(session).await.map_err(crate::storage)? {
+            return Ok(false);
+        }
+        // An answer that took long is true of when it was asked for, and not remembered.
+        if asked.elapsed() < FRESH {
             self.alive.insert(session, ());
         }
-        Ok(alive)
+        // It may have ended here while the database was answering: `forget` notes
+        // that before it looks for what was just inserted.
+        if self.ended.contains_key(&session) {
+            self.alive.invalidate(&session);
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// From now on this instance refuses the session's tokens.
     pub(crate) fn forget(&self, session: SessionId) {
+        self.ended.insert(session, ());
         self.alive.invalidate(&session);
     }
 

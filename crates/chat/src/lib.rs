@@ -22,6 +22,7 @@ use starling_repository::Repository;
 
 pub mod accounts;
 pub mod auth;
+mod cache;
 pub mod memory;
 pub mod messages;
 pub mod offline;
@@ -35,7 +36,9 @@ pub mod validate;
 pub mod writer;
 
 pub use auth::{Auth, Identity};
-pub use ports::{ConnectionId, Except, Fanout, Limits, PresenceStore, Target};
+pub use ports::{
+    CachedPage, ConnectionId, Except, Fanout, Limits, PresenceStore, RoomCache, Target,
+};
 
 /// What the rules need to know of the configuration.
 #[derive(Debug, Clone)]
@@ -51,6 +54,8 @@ pub struct Chat {
     pub(crate) fanout: Arc<dyn Fanout>,
     pub(crate) presence: Arc<dyn PresenceStore>,
     pub(crate) limits: Arc<dyn Limits>,
+    /// `None`: the newest page of a room is always read from the database.
+    pub(crate) cache: Option<Arc<cache::Cache>>,
     pub(crate) auth: Arc<Auth>,
     pub(crate) settings: Settings,
     pub(crate) writer: writer::Writer,
@@ -84,12 +89,22 @@ impl Chat {
             fanout,
             presence,
             limits,
+            cache: None,
             auth: Arc::new(auth),
             settings,
             writer,
             room_order: Arc::default(),
             message_order: Arc::default(),
         }
+    }
+
+    /// Keeps the newest page of rooms where all instances find it. To be called
+    /// before the first clone.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Arc<dyn RoomCache>) -> Self {
+        self.writer.feed(cache.clone());
+        self.cache = Some(Arc::new(cache::Cache::new(cache)));
+        self
     }
 
     /// The repository, for health checks and the table of open sockets.

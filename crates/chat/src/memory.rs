@@ -90,6 +90,23 @@ struct Log {
     swept: Instant,
 }
 
+impl Log {
+    /// The times within the last second; now and then what is idle is dropped.
+    fn recent(&mut self, what: Limited, now: Instant) -> &mut VecDeque<Instant> {
+        if now.duration_since(self.swept) >= SWEEP {
+            self.swept = now;
+            self.passed.retain(|_, times| {
+                times.back().is_some_and(|last| now.duration_since(*last) < WINDOW)
+            });
+        }
+        let times = self.passed.entry(what).or_default();
+        while times.front().is_some_and(|first| now.duration_since(*first) >= WINDOW) {
+            times.pop_front();
+        }
+        times
+    }
+}
+
 const WINDOW: Duration = Duration::from_secs(1);
 /// Idle keys are dropped so often, so the map holds what was active lately.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -102,26 +119,38 @@ impl MemoryLimits {
         Self { rates, log: Mutex::new(log) }
     }
 
-    fn take_at(&self, what: Limited, now: Instant) -> Result<(), u64> {
+    fn rate(&self, what: Limited) -> usize {
         let rate = match what {
             Limited::Messages(_) => self.rates.messages,
             Limited::Connects => self.rates.connects,
             Limited::ConnectsFrom(_) => self.rates.connects_from,
-        } as usize;
+        };
+        rate as usize
+    }
+
+    /// Counts one that passed elsewhere, so that what follows here is counted from
+    /// there on.
+    pub fn note(&self, what: Limited) {
+        let rate = self.rate(what);
+        if rate == 0 {
+            return;
+        }
+        let now = Instant::now();
+        let mut log = self.log.lock();
+        let times = log.recent(what, now);
+        times.push_back(now);
+        if times.len() > rate {
+            times.pop_front();
+        }
+    }
+
+    fn take_at(&self, what: Limited, now: Instant) -> Result<(), u64> {
+        let rate = self.rate(what);
         if rate == 0 {
             return Ok(());
         }
         let mut log = self.log.lock();
-        if now.duration_since(log.swept) >= SWEEP {
-            log.swept = now;
-            log.passed.retain(|_, times| {
-                times.back().is_some_and(|last| now.duration_since(*last) < WINDOW)
-            });
-        }
-        let times = log.passed.entry(what).or_default();
-        while times.front().is_some_and(|first| now.duration_since(*first) >= WINDOW) {
-            times.pop_front();
-        }
+        let times = log.recent(what, now);
         match times.front() {
             Some(first) if times.len() >= rate => {
                 let wait = WINDOW.saturating_sub(now.duration_since(*first));

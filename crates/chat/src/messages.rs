@@ -8,7 +8,7 @@ use starling_protocol::{
 use starling_repository::{Change, NewMessage, Page};
 use uuid::Uuid;
 
-use crate::ports::{Except, Limited, Target};
+use crate::ports::{CACHED_MESSAGES, Except, Limited, Target};
 use crate::writer::Sending;
 use crate::{Chat, no_room, storage, validate};
 
@@ -128,6 +128,9 @@ impl Chat {
     ) -> Result<Message, Failure> {
         match change.map_err(storage)? {
             Change::Changed(message) => {
+                if let Some(cache) = &self.cache {
+                    cache.changed(message.room_id);
+                }
                 let event = ServerEvent::MessageUpdated(for_room(message.clone()));
                 self.fanout.publish(Target::Room(message.room_id), Except::Nobody, event);
                 Ok(message)
@@ -166,6 +169,12 @@ impl Chat {
             (None, Some(seq)) => Page::After(seq),
             (None, None) => Page::Newest,
         };
+        if let (Page::Newest, Some(cache)) = (page, &self.cache)
+            && limit <= CACHED_MESSAGES as i64
+        {
+            let page = cache.newest_page(&self.repository, user, room, limit).await;
+            return page.map_err(storage)?.ok_or_else(no_room);
+        }
         self.repository.history(user, room, page, limit).await.map_err(storage)?.ok_or_else(no_room)
     }
 

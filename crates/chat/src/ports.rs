@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use starling_protocol::event::ServerEvent;
-use starling_protocol::{Presence, PresenceStatus, RoomId, SessionId, Timestamp, UserId};
+use starling_protocol::{Message, Presence, PresenceStatus, RoomId, SessionId, Timestamp, UserId};
+use starling_repository::RoomHead;
 use uuid::Uuid;
 
 /// One connected socket. Public on purpose unlike the engine's own session id,
@@ -67,6 +68,55 @@ pub trait PresenceStore: Send + Sync + 'static {
     async fn set(&self, user: UserId, status: PresenceStatus) -> Option<Presence>;
     /// The status of each; `Offline` for those without a socket.
     async fn query(&self, users: &[UserId]) -> Vec<(UserId, PresenceStatus)>;
+    /// Called every few seconds and again until it gives nothing: says that this
+    /// process lives, and returns whose rooms have to be told something that did
+    /// not begin here, such as that the users of a dead instance are gone.
+    async fn refresh(&self) -> Vec<Presence> {
+        Vec::new()
+    }
+    /// Returns when [`Self::refresh`] should be called before its time.
+    async fn stirred(&self) {
+        std::future::pending().await
+    }
+}
+
+/// The newest messages of a room as a cache has them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CachedPage {
+    /// The room's [`RoomHead::version`] to which the messages belong.
+    pub version: Uuid,
+    /// Ascending by `seq` without a gap, never empty; without receipts.
+    pub messages: Vec<Message>,
+}
+
+/// The newest messages of rooms, kept outside the database. It may lose, mix up or
+/// outlive anything: whoever reads it compares what it says with the room's
+/// [`RoomHead`] ([`CachedPage::is_at`]) and believes nothing else. Its calls are
+/// hints, none has to succeed.
+#[async_trait]
+pub trait RoomCache: Send + Sync + 'static {
+    /// The newest `limit` messages of the room, or as many as there are.
+    async fn newest(&self, room: RoomId, limit: usize) -> Option<CachedPage>;
+    /// These are the newest [`CACHED_MESSAGES`] of the room, or all that there are.
+    /// Queues.
+    fn keep(&self, room: RoomId, page: CachedPage);
+    /// These were stored and committed. Queues.
+    fn stored(&self, messages: Vec<Message>);
+    /// A message of the room was changed. Queues.
+    fn changed(&self, room: RoomId);
+}
+
+/// Messages of a room in a [`RoomCache`].
+pub const CACHED_MESSAGES: usize = 50;
+
+impl CachedPage {
+    /// Whether this is what the room holds: it ends with the room's newest message,
+    /// and no message was changed since.
+    #[must_use]
+    pub fn is_at(&self, head: &RoomHead) -> bool {
+        let newest = self.messages.last().map(|message| (message.id, message.seq));
+        newest.is_some() && newest == head.newest && self.version == head.version
+    }
 }
 
 /// What is counted.

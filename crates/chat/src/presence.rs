@@ -1,12 +1,66 @@
 //! Who is there, and who types.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use starling_protocol::event::{PresenceQuery, ReadyRoom, ServerEvent};
 use starling_protocol::{Failure, Presence, PresenceStatus, RoomId, Timestamp, UserId, limits};
+
+use tokio::time::MissedTickBehavior;
 
 use crate::ports::{ConnectionId, Except, Target};
 use crate::{Chat, storage, validate};
 
+/// How often a process says that it lives: see [`Chat::keep_presence`].
+pub const BEAT: Duration = Duration::from_secs(4);
+/// Rounds of one refresh: each tells of a thousand users or so. What is left then
+/// comes with the next beat.
+const ROUNDS: usize = 64;
+
 impl Chat {
+    /// Takes part in the presence of all instances, for ever.
+    pub async fn keep_presence(&self) {
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = beat.tick() => {}
+                () = self.presence.stirred() => {}
+            }
+            self.refresh_presence().await;
+        }
+    }
+
+    /// Says that this process lives, and tells rooms what nobody else tells them.
+    pub async fn refresh_presence(&self) {
+        for _ in 0..ROUNDS {
+            let news = self.presence.refresh().await;
+            if news.is_empty() {
+                return;
+            }
+            if let Err(error) = self.tell_news(news).await {
+                tracing::warn!(%error, "some rooms were not told who came and went");
+            }
+        }
+    }
+
+    async fn tell_news(&self, news: Vec<Presence>) -> starling_repository::Result<()> {
+        let mut gone: BTreeMap<Timestamp, Vec<UserId>> = BTreeMap::new();
+        for presence in news.iter().filter(|p| p.status == PresenceStatus::Offline) {
+            if let Some(time) = presence.last_seen {
+                gone.entry(time).or_default().push(presence.user_id);
+            }
+        }
+        for (time, users) in gone {
+            self.repository.set_last_seen(&users, time).await?;
+        }
+        for presence in news {
+            let rooms = self.repository.room_ids_of(presence.user_id).await?;
+            self.tell_presence(rooms, presence);
+        }
+        Ok(())
+    }
+
     /// A socket opened.
     pub async fn socket_opened(&self, user: UserId, connection: ConnectionId, rooms: &[ReadyRoom]) {
         if let Some(presence) = self.presence.opened(user, connection).await {

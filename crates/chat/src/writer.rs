@@ -3,7 +3,7 @@
 //! busy one pays for one commit a batch. Since one task commits and publishes,
 //! a room's messages are published in the order of their `seq`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use starling_protocol::event::ServerEvent;
@@ -12,7 +12,7 @@ use starling_repository::{Append, NewMessage, Repository};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::messages::for_room;
-use crate::ports::{Except, Fanout, Target};
+use crate::ports::{Except, Fanout, RoomCache, Target};
 use crate::{no_room, storage};
 
 /// Messages that may wait for the writer: some seconds of a full load. What
@@ -50,6 +50,7 @@ pub struct Writer {
     // Bounded by `places`: a job holds one until it is answered.
     jobs: mpsc::UnboundedSender<Job>,
     places: Arc<Semaphore>,
+    cache: Arc<OnceLock<Arc<dyn RoomCache>>>,
 }
 
 impl Writer {
@@ -59,9 +60,16 @@ impl Writer {
         receipt_rows_max_members: i64,
     ) -> Self {
         let (jobs, queue) = mpsc::unbounded_channel();
-        let task = Task { repository, fanout, receipt_rows_max_members };
+        let cache = Arc::new(OnceLock::new());
+        let task = Task { repository, fanout, receipt_rows_max_members, cache: cache.clone() };
         tokio::spawn(task.run(queue));
-        Self { jobs, places: Arc::new(Semaphore::new(WAITING as usize)) }
+        Self { jobs, places: Arc::new(Semaphore::new(WAITING as usize)), cache }
+    }
+
+    /// What is stored from now on goes to the cache, after acknowledgements and
+    /// publication. The first call holds.
+    pub(crate) fn feed(&self, cache: Arc<dyn RoomCache>) {
+        self.cache.set(cache).ok();
     }
 
     /// Puts a message into the queue. Its place there is its place in the room.
@@ -102,6 +110,7 @@ struct Task {
     repository: Repository,
     fanout: Arc<dyn Fanout>,
     receipt_rows_max_members: i64,
+    cache: Arc<OnceLock<Arc<dyn RoomCache>>>,
 }
 
 impl Task {
@@ -119,12 +128,16 @@ impl Task {
                     }
                 }
                 Some(Ok(appended)) => {
+                    let stored = self.cached(&appended);
                     let mut outcomes = appended.into_iter().zip(answers);
                     self.fanout.together(&mut || {
                         for (outcome, answer) in outcomes.by_ref() {
                             self.answer(outcome, answer);
                         }
                     });
+                    if let (Some(cache), false) = (self.cache.get(), stored.is_empty()) {
+                        cache.stored(stored);
+                    }
                 }
                 Some(Err(error)) if error.is_unavailable() || messages.len() == 1 => {
                     let failure = storage(error);
@@ -137,16 +150,35 @@ impl Task {
                     for (message, answer) in messages.into_iter().zip(answers) {
                         match self.append(&[message]).await {
                             None => answer.send(Err(Failure::unavailable())),
-                            Some(Ok(mut one)) => match one.pop() {
-                                Some(outcome) => self.answer(outcome, answer),
-                                None => drop(answer),
-                            },
+                            Some(Ok(mut one)) => {
+                                let stored = self.cached(&one);
+                                match one.pop() {
+                                    Some(outcome) => self.answer(outcome, answer),
+                                    None => drop(answer),
+                                }
+                                if let (Some(cache), false) = (self.cache.get(), stored.is_empty())
+                                {
+                                    cache.stored(stored);
+                                }
+                            }
                             Some(Err(error)) => answer.send(Err(storage(error))),
                         }
                     }
                 }
             }
         }
+    }
+
+    /// What the cache is told: copies only if there is one.
+    fn cached(&self, appended: &[Append]) -> Vec<Message> {
+        if self.cache.get().is_none() {
+            return Vec::new();
+        }
+        let stored = appended.iter().filter_map(|outcome| match outcome {
+            Append::Stored(message) => Some(for_room(message.clone())),
+            _ => None,
+        });
+        stored.collect()
     }
 
     /// `None` when the database said nothing in time.

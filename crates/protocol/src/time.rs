@@ -21,6 +21,18 @@ impl Timestamp {
     pub fn utc(self) -> DateTime<Utc> {
         self.0
     }
+
+    /// Milliseconds since 1970.
+    #[must_use]
+    pub fn milliseconds(self) -> i64 {
+        self.0.timestamp_millis()
+    }
+
+    /// The time so many milliseconds after 1970 began, if chrono knows it.
+    #[must_use]
+    pub fn from_milliseconds(milliseconds: i64) -> Option<Self> {
+        DateTime::from_timestamp_millis(milliseconds).map(Self)
+    }
 }
 
 impl From<DateTime<Utc>> for Timestamp {

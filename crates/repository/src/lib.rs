@@ -36,7 +36,7 @@ pub use changes::Change;
 pub use error::{Error, Result};
 pub use logins::Rotation;
 pub use members::RoomLock;
-pub use messages::Page;
+pub use messages::{Page, RoomHead};
 pub use pool::{PoolSettings, Repository};
 pub use receipts::{OfflineCursor, Progress, ReadOutcome, Undelivered};
 pub use search::SearchCursor;

@@ -8,7 +8,7 @@ use starling_protocol::http::HistoryPage;
 use starling_protocol::{Message, MessageId, RoomId, UserId};
 use uuid::Uuid;
 
-use crate::row::{MessageRow, complete, message_ids};
+use crate::row::{MessageRow, complete, message_ids, receipts_by_id};
 use crate::{Repository, Result};
 
 /// Which part of a room's history.
@@ -20,6 +20,17 @@ pub enum Page {
     Before(i64),
     /// The oldest above this `seq`.
     After(i64),
+}
+
+/// Where a room stands. A copy of its messages that was taken at the same head is
+/// what the room holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoomHead {
+    /// Id and `seq` of the newest message; `None` in an empty room.
+    pub newest: Option<(MessageId, i64)>,
+    /// Another one after every change of a message or reaction, none twice; nil
+    /// before the first.
+    pub version: Uuid,
 }
 
 /// Messages by id, in the given order, whoever may see them; receipts as `viewer`
@@ -171,6 +182,57 @@ impl Repository {
         };
         let messages = complete(&mut db, user, rows).await?;
         Ok(Some(HistoryPage { messages, next_before, next_after }))
+    }
+
+    /// Where the room stands; `None` if the user is not in it.
+    ///
+    /// # Errors
+    /// The database failed.
+    #[tracing::instrument(name = "db.messages.head", skip(self))]
+    pub async fn room_head(&self, user: UserId, room: RoomId) -> Result<Option<RoomHead>> {
+        let found = sqlx::query!(
+            r#"SELECT m.id AS "id?", m.seq AS "seq?", c.version AS "version?"
+               FROM room_members rm
+               LEFT JOIN LATERAL (
+                 SELECT id, seq
+                 FROM messages
+                 WHERE room_id = rm.room_id
+                 ORDER BY seq DESC
+                 LIMIT 1
+               ) AS m ON true
+               LEFT JOIN room_changes c ON c.room_id = rm.room_id
+               WHERE rm.room_id = $1
+                 AND rm.user_id = $2
+                 AND rm.left_at IS NULL"#,
+            room.0,
+            user.0,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(found.map(|row| RoomHead {
+            newest: row.id.zip(row.seq).map(|(id, seq)| (MessageId(id), seq)),
+            version: row.version.unwrap_or_default(),
+        }))
+    }
+
+    /// Completes messages that came from elsewhere with the receipts of those that
+    /// the user sent.
+    ///
+    /// # Errors
+    /// The database failed.
+    #[tracing::instrument(name = "db.messages.receipts", skip(self, messages))]
+    pub async fn add_receipts(&self, user: UserId, messages: &mut [Message]) -> Result<()> {
+        let own = messages.iter().filter(|message| message.sender_id == user);
+        let ids: Vec<Uuid> = own.map(|message| message.id.0).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut db = self.pool.acquire().await?;
+        let mut receipts = receipts_by_id(&mut db, &ids).await?;
+        for message in messages.iter_mut().filter(|message| message.sender_id == user) {
+            message.receipts = receipts.remove(&message.id.0);
+        }
+        Ok(())
     }
 
     /// What the user missed in each of these rooms, at most `limit` messages a

@@ -185,31 +185,76 @@ async fn receipts_of(
             }
         }
     }
-    if !without.is_empty() {
-        let ids: Vec<Uuid> = without.iter().map(|row| row.id).collect();
-        // Of those who were members when it was sent: a stay counts for what was
-        // sent after it began, and its watermark never passes its end.
-        let counts = sqlx::query!(
-            r#"SELECT
-                 m.id,
-                 count(DISTINCT rm.user_id) FILTER (WHERE rm.last_delivered_seq >= m.seq) AS "delivered!",
-                 count(DISTINCT rm.user_id) FILTER (WHERE rm.last_read_seq >= m.seq) AS "read!"
-               FROM messages m
-               JOIN room_members rm
-                 ON rm.room_id = m.room_id
-                AND rm.user_id <> m.sender_id
-                AND rm.joined_seq < m.seq
-               WHERE m.id = ANY($1)
-               GROUP BY m.id"#,
-            &ids,
-        )
-        .fetch_all(db)
-        .await?;
-        for row in counts {
-            if let Some(receipts) = found.get_mut(&row.id) {
-                (receipts.delivered, receipts.read) = (row.delivered, row.read);
-            }
+    watermarks(db, &without.iter().map(|row| row.id).collect::<Vec<_>>(), &mut found).await?;
+    Ok(found)
+}
+
+/// The receipts of these messages, whoever sent them.
+pub(crate) async fn receipts_by_id(
+    db: &mut PgConnection,
+    ids: &[Uuid],
+) -> Result<HashMap<Uuid, Receipts>> {
+    let rows = sqlx::query!(
+        r#"SELECT
+             m.id,
+             m.recipients,
+             m.receipt_rows,
+             count(r.delivered_at) AS "delivered!",
+             count(r.read_at) AS "read!"
+           FROM messages m
+           LEFT JOIN message_receipts r
+             ON r.message_id = m.id
+            AND m.receipt_rows
+           WHERE m.id = ANY($1)
+           GROUP BY m.id"#,
+        ids,
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    let without: Vec<Uuid> =
+        rows.iter().filter(|row| !row.receipt_rows).map(|row| row.id).collect();
+    let mut found = rows
+        .into_iter()
+        .map(|row| {
+            let recipients = i64::from(row.recipients);
+            (row.id, Receipts { recipients, delivered: row.delivered, read: row.read })
+        })
+        .collect();
+    watermarks(db, &without, &mut found).await?;
+    Ok(found)
+}
+
+/// Counts from the members' watermarks, for messages without rows of receipts.
+async fn watermarks(
+    db: &mut PgConnection,
+    ids: &[Uuid],
+    found: &mut HashMap<Uuid, Receipts>,
+) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    // Of those who were members when it was sent: a stay counts for what was
+    // sent after it began, and its watermark never passes its end.
+    let counts = sqlx::query!(
+        r#"SELECT
+             m.id,
+             count(DISTINCT rm.user_id) FILTER (WHERE rm.last_delivered_seq >= m.seq) AS "delivered!",
+             count(DISTINCT rm.user_id) FILTER (WHERE rm.last_read_seq >= m.seq) AS "read!"
+           FROM messages m
+           JOIN room_members rm
+             ON rm.room_id = m.room_id
+            AND rm.user_id <> m.sender_id
+            AND rm.joined_seq < m.seq
+           WHERE m.id = ANY($1)
+           GROUP BY m.id"#,
+        ids,
+    )
+    .fetch_all(db)
+    .await?;
+    for row in counts {
+        if let Some(receipts) = found.get_mut(&row.id) {
+            (receipts.delivered, receipts.read) = (row.delivered, row.read);
         }
     }
-    Ok(found)
+    Ok(())
 }

@@ -585,7 +585,7 @@ impl<'a> Reader<'a> {
 
     fn redis_url(&mut self) -> Option<String> {
         let url = self.secret("REDIS_URL").ok()??;
-        match fred::types::config::Config::from_url(&url) {
+        match starling_redis::settings(&url) {
             Ok(_) => Some(url),
             Err(_) => {
                 self.problem(

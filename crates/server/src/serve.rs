@@ -10,9 +10,10 @@ use socketioxide_node_redis::{Cluster, FredDriver, Settings as ClusterSettings};
 use socketioxide_wire::{Core, Entry, Settings as WireSettings};
 use starling_chat::auth::AuthSettings;
 use starling_chat::memory::{MemoryLimits, MemoryPresence, Rates};
-use starling_chat::{Auth, Chat, Settings};
+use starling_chat::{Auth, Chat, Limits, PresenceStore, Settings};
 use starling_protocol::Timestamp;
 use starling_protocol::event::{ServerDraining, ServerEvent};
+use starling_redis::{PresenceTimes, Redis, RedisCache, RedisLimits, RedisPresence};
 use starling_repository::{PoolSettings, Repository};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -125,19 +126,36 @@ pub async fn run(
         conceal_ids: true,
     });
     let hub = Hub::new(core.clone());
-    let limits = Arc::new(MemoryLimits::new(Rates {
+    let rates = Rates {
         messages: config.message_rate_per_user,
         connects: config.connect_rate_per_instance,
         connects_from: config.connect_rate_per_ip,
-    }));
-    let chat = Chat::new(
+    };
+    let redis = config.redis_url.as_deref().map(Redis::connect).transpose()?;
+    let (limits, presence): (Arc<dyn Limits>, Arc<dyn PresenceStore>) = match &redis {
+        Some(redis) => (
+            Arc::new(RedisLimits::new(redis.clone(), rates)),
+            Arc::new(RedisPresence::new(
+                redis.clone(),
+                &config.instance_id,
+                PresenceTimes::default(),
+            )),
+        ),
+        None => (Arc::new(MemoryLimits::new(rates)), Arc::new(MemoryPresence::default())),
+    };
+    let mut chat = Chat::new(
         repository.clone(),
         hub.clone(),
-        Arc::new(MemoryPresence::default()),
+        presence,
         limits.clone(),
         auth(&config)?,
         Settings { receipt_rows_max_members: config.receipt_rows_max_members },
     );
+    if let Some(redis) = &redis {
+        chat = chat.with_cache(Arc::new(RedisCache::start(redis.clone())));
+        let presence = chat.clone();
+        tokio::spawn(async move { presence.keep_presence().await });
+    }
     let draining = CancellationToken::new();
     let gateway = Gateway::new(chat.clone(), hub.clone(), &config.instance_id);
     let cluster = join_cluster(&config, &hub, &repository).await?;
@@ -146,6 +164,7 @@ pub async fn run(
         chat: chat.clone(),
         metrics: metrics.clone(),
         traffic: Traffic { core: core.clone(), hub: hub.clone(), cluster },
+        redis,
         draining: draining.clone(),
         max_payload_bytes: config.max_payload_bytes,
         auth_rate_per_ip: config.auth_rate_per_ip,

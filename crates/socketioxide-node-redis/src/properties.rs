@@ -501,7 +501,7 @@ fn a_million_mutations_are_read_or_refused() {
     const ALL: usize = 1_000_000;
     let mut real = Vec::new();
     for vector in &vectors().vectors {
-        real.extend(vector.payloads().map(|(dialect, channel, bytes)| (dialect, channel, bytes)));
+        real.extend(vector.payloads());
     }
     let mut random = StdRng::seed_from_u64(5);
     let (mut read, mut refused) = (0, 0);

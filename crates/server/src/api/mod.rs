@@ -27,6 +27,8 @@ pub struct ApiState {
     pub metrics: PrometheusHandle,
     /// What is measured when somebody looks.
     pub traffic: Traffic,
+    /// What several instances have in common.
+    pub redis: Option<starling_redis::Redis>,
     /// Cancelled when the server is about to go.
     pub draining: CancellationToken,
     /// A larger body is refused.

@@ -1,0 +1,27 @@
+//! Starling over Redis: what several instances have to know in common.
+//!
+//! | module | what it gives | keys |
+//! | --- | --- | --- |
+//! | [`client`] | one connection that heals itself and never makes anybody wait | |
+//! | [`limits`] | [`Limits`](starling_chat::Limits) that hold over all instances | `message:ratelimit:<userId>`, `connection:ratelimit:ip:<ip>` |
+//! | [`presence`] | [`PresenceStore`](starling_chat::PresenceStore) over all instances | `presence:{chat}:…` |
+//! | [`cache`] | [`RoomCache`](starling_chat::RoomCache): the newest page of a room | `room:<id>:cache` |
+//!
+//! Redis is a help, never a condition: each part goes on with what this process
+//! knows when Redis is away, slow or full of nonsense, and no client sees an
+//! error for it. Each module's front page says what that means for it.
+//!
+//! # Cluster
+//! Every script has its keys in one slot. Limits and the cache have one key a
+//! script. Presence has the hash tag `{chat}` in all of its keys, so one node of
+//! a cluster carries the presence of all: some microseconds a connect.
+
+pub mod cache;
+pub mod client;
+pub mod limits;
+pub mod presence;
+
+pub use cache::RedisCache;
+pub use client::{AddressError, Redis, settings};
+pub use limits::RedisLimits;
+pub use presence::{PresenceTimes, RedisPresence};
