@@ -8,11 +8,11 @@ pub mod driver;
 mod error;
 mod local;
 mod namespace;
+#[cfg(test)]
+mod properties;
 mod protocol;
 mod sharded;
 mod value;
-#[cfg(test)]
-mod properties;
 #[cfg(test)]
 mod vectors;
 

@@ -72,6 +72,20 @@ impl Drop for Pending {
     }
 }
 
+/// Takes back a subscription that failed, or that nobody waits for any more: other
+/// servers would wait for the answers of one that is not there.
+struct Opening(Option<Namespace>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some(namespace) = self.0.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { namespace.close().await });
+        }
+    }
+}
+
 impl Namespace {
     /// Joins the cluster: other servers see this one when it resolves.
     ///
@@ -103,7 +117,9 @@ impl Namespace {
         let reading = read(Arc::downgrade(&namespace.inner), outlet);
         tokio::spawn(async move { closed.run_until_cancelled(reading).await });
         let topics = namespace.inner.dialect.topics();
+        let mut opening = Opening(Some(namespace.clone()));
         cluster.driver().subscribe(topics, inbox).await?;
+        opening.0 = None;
         cluster.opened(&namespace);
         Ok(namespace)
     }

@@ -9,7 +9,8 @@
 use bytes::Bytes;
 
 use crate::protocol::{
-    Answer, Asked, Dialect, Event, Incoming, Opts, Request, either, event_pairs, names, packet, rooms, text,
+    Answer, Asked, Dialect, Event, Incoming, Opts, Request, either, event_pairs, names, packet,
+    rooms, text,
 };
 use crate::value::{Malformed, Value, object};
 

@@ -106,9 +106,7 @@ struct Lifecycle {
 
 pub(crate) fn vectors() -> &'static Vectors {
     static ALL: OnceLock<Vectors> = OnceLock::new();
-    ALL.get_or_init(|| {
-        serde_json::from_str(include_str!("../tests/vectors/vectors.json")).unwrap()
-    })
+    ALL.get_or_init(|| serde_json::from_str(include_str!("../tests/vectors/vectors.json")).unwrap())
 }
 
 fn unhex(text: &str) -> Vec<u8> {
@@ -146,7 +144,9 @@ fn frames(event: &Event<'_>, nsp: &str, ack: bool) -> Vec<String> {
         None => String::new(),
     };
     let text = format!("<4{kind}{nsp}{id}{json}");
-    std::iter::once(text).chain(attachments.iter().map(|bytes| format!("<#{}", hex(bytes)))).collect()
+    std::iter::once(text)
+        .chain(attachments.iter().map(|bytes| format!("<#{}", hex(bytes))))
+        .collect()
 }
 
 /// The vector's own name, without that of its cluster.
@@ -976,8 +976,14 @@ async fn what_is_no_event_reaches_no_client() {
     ]
     .map(map)
     .into();
-    let reserved =
-        ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+    let reserved = [
+        "connect",
+        "connect_error",
+        "disconnect",
+        "disconnecting",
+        "newListener",
+        "removeListener",
+    ];
     packets.extend(reserved.map(|reserved| name(format!("\"{reserved}\""))));
     packets.push(crate::value::object([
         ("type", Value::Uint(2)),
@@ -1046,7 +1052,8 @@ fn subscriptions_are_those_of_node() {
         // The room of a client, which this crate does not subscribe to.
         first.retain(|name| !name.ends_with("#r1#"));
         let uid = if sharded { 16 } else { 6 };
-        let private = first.iter().find(|name| name.split('#').nth(2).is_some_and(|last| last.len() == uid));
+        let private =
+            first.iter().find(|name| name.split('#').nth(2).is_some_and(|last| last.len() == uid));
         let uid = private.unwrap().split('#').nth(2).unwrap().to_owned();
         let dialect = Dialect {
             protocol,
