@@ -72,6 +72,20 @@ impl Drop for Pending {
     }
 }
 
+/// Takes back a subscription that failed, or that nobody waits for any more: other
+/// servers would wait for the answers of one that is not there.
+struct Opening(Option<Namespace>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some(namespace) = self.0.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { namespace.close().await });
+        }
+    }
+}
+
 impl Namespace {
     /// Joins the cluster: other servers see this one when it resolves.
     ///
@@ -86,7 +100,7 @@ impl Namespace {
         dialect: Dialect,
         local: Arc<dyn Local>,
     ) -> Result<Self, Error> {
-        let opening = cluster.open(&dialect.nsp)?;
+        let entry = cluster.open(&dialect.nsp)?;
         let Settings { inbox_messages, inbox_bytes, .. } = *cluster.settings();
         let (inbox, outlet) = Inbox::new(inbox_messages, inbox_bytes);
         let closed = CancellationToken::new();
@@ -105,8 +119,10 @@ impl Namespace {
         let reading = read(Arc::downgrade(&namespace.inner), outlet);
         tokio::spawn(async move { closed.run_until_cancelled(reading).await });
         let topics = namespace.inner.dialect.topics();
+        let mut opening = Opening(Some(namespace.clone()));
         cluster.driver().subscribe(topics, inbox).await?;
-        opening.opened(&namespace);
+        opening.0 = None;
+        entry.opened(&namespace);
         Ok(namespace)
     }
 

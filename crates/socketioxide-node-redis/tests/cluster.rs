@@ -922,20 +922,48 @@ async fn closing_leaves_nothing_behind() {
     }
 }
 
+/// Subscribes, but never says so.
+struct Stuck(MemoryDriver);
+
+#[async_trait]
+impl Driver for Stuck {
+    fn publish(&self, channel: Channel, payload: Bytes) -> Result<(), DriverError> {
+        self.0.publish(channel, payload)
+    }
+
+    async fn subscribe(&self, topics: Topics, inbox: Inbox) -> Result<(), DriverError> {
+        self.0.subscribe(topics, inbox).await?;
+        std::future::pending().await
+    }
+
+    async fn unsubscribe(&self, topics: &Topics, inbox: &Inbox) -> Result<(), DriverError> {
+        self.0.unsubscribe(topics, inbox).await
+    }
+
+    async fn subscribers(&self, channel: &Channel) -> Result<usize, DriverError> {
+        self.0.subscribers(channel).await
+    }
+
+    fn unpublished(&self) -> u64 {
+        0
+    }
+}
+
 #[tokio::test]
-async fn a_namespace_that_nobody_has_any_more_is_gone() {
-    // Not closed, but its server is dropped with everything.
+async fn opening_that_is_given_up_leaves_nothing_behind() {
     let broker = MemoryBroker::default();
     let a = Server::new(&broker, Protocol::Classic).await;
     let metrics = tokio::runtime::Handle::current().metrics();
     let before = metrics.num_alive_tasks();
-    let lost = Namespace::open(&a.cluster, "/lost", Arc::<Sockets>::default());
-    drop(lost);
-    let opened = Namespace::open(&a.cluster, "/opened", Arc::<Sockets>::default()).await.unwrap();
-    opened.close().await.unwrap();
-    drop(opened);
+    let cluster = Cluster::new(Stuck(broker.driver()), Settings::default());
+    let sockets = Arc::<Sockets>::default();
+    let mut opening = Box::pin(Namespace::open(&cluster, "/", sockets.clone()));
+    assert!(opening.as_mut().now_or_never().is_none());
+    assert_eq!(a.namespace.server_count().await.unwrap(), 2);
+    drop(opening);
     settle().await;
-    assert_eq!(metrics.num_alive_tasks(), before);
+    assert_eq!(a.namespace.server_count().await.unwrap(), 1);
+    assert_eq!((metrics.num_alive_tasks(), Arc::strong_count(&sockets)), (before, 1));
 }
 
 #[tokio::test]

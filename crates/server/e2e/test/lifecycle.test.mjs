@@ -10,6 +10,7 @@ import { answered } from '../support/expect.mjs';
 import { UNLIMITED, useServer } from '../support/fixture.mjs';
 import { poll } from '../support/raw.mjs';
 import { JWT_SECRET, run } from '../support/server.mjs';
+import { until } from '../support/wait.mjs';
 
 describe('a running server', () => {
   const world = useServer();
