@@ -4,9 +4,10 @@
 use bytes::Bytes;
 
 use crate::protocol::{
-    Answer, Asked, Dialect, Event, Incoming, Opts, Request, either, names, packet, rooms, text,
+    Answer, Asked, Dialect, Event, Incoming, Opts, Request, either, event_pairs, names, packet,
+    rooms, text,
 };
-use crate::value::{Malformed, Value, object};
+use crate::value::{Malformed, Value};
 
 /// The numbers of requests and answers.
 mod kind {
@@ -22,10 +23,11 @@ mod kind {
     pub(super) const ACK: u64 = 9;
 }
 
-/// `{type, data, nsp}`. Binary stays where it is: the receiver makes attachments.
+/// `{type, data, id, nsp}`
 fn event<'a>(dialect: &'a Dialect, event: Event<'a>) -> Value<'a> {
-    let data = Value::Array(event.into_data());
-    object([("type", Value::Uint(2)), ("data", data), ("nsp", (&*dialect.nsp).into())])
+    let mut pairs = event_pairs(event);
+    pairs.push(("nsp".into(), (&*dialect.nsp).into()));
+    Value::Map(pairs)
 }
 
 fn msgpack(value: &Value<'_>) -> Bytes {
@@ -237,7 +239,10 @@ fn read_request<'a>(
             if foreign {
                 return Ok(None);
             }
-            Request::Broadcast(packet(what)?, Opts::read(asked.take("opts"))?)
+            let mut event = packet(what)?;
+            // Each server asks its clients under numbers of its own.
+            event.id = None;
+            Request::Broadcast(event, Opts::read(asked.take("opts"))?)
         }
         // A newer version's.
         _ => return Ok(None),

@@ -8,9 +8,13 @@ pub mod driver;
 mod error;
 mod local;
 mod namespace;
+#[cfg(test)]
+mod properties;
 mod protocol;
 mod sharded;
 mod value;
+#[cfg(test)]
+mod vectors;
 
 pub use adapter::NodeRedisAdapter;
 pub use cluster::{

@@ -1,8 +1,8 @@
 //! One namespace: what it asks of the other servers, and what it answers them.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cluster::{Answering, Cluster, Notice, Remote, ServerSideEvent, Verdict};
 use crate::driver::{Inbox, Outlet, Received};
@@ -26,6 +27,9 @@ const ANSWERS: usize = 65_536;
 const COLLECTING: usize = 4096;
 /// No other server makes this one collect for longer.
 const LONGEST: Duration = Duration::from_secs(600);
+/// What stands for "for ever" as a timeout of this server's own: later moments may
+/// be none.
+const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// What all other servers answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +53,11 @@ struct Inner {
     inbox: Inbox,
     pending: Arc<Mutex<HashMap<String, mpsc::Sender<Answer<'static>>>>>,
     collecting: Arc<Semaphore>,
-    closed: AtomicBool,
+    /// Ends what runs for this namespace: the reader, and who collects
+    /// acknowledgements.
+    closed: CancellationToken,
+    /// The same when nobody has the namespace any more.
+    _closes: DropGuard,
 }
 
 /// Forgets a request when nobody waits for it any more.
@@ -64,30 +72,56 @@ impl Drop for Pending {
     }
 }
 
+/// Takes back a subscription that failed, or that nobody waits for any more: other
+/// servers would wait for the answers of one that is not there.
+struct Opening(Option<Namespace>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some(namespace) = self.0.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { namespace.close().await });
+        }
+    }
+}
+
 impl Namespace {
     /// Joins the cluster: other servers see this one when it resolves.
     ///
     /// # Errors
     /// When Redis can't be subscribed to, or the cluster has this namespace already.
     pub async fn open(cluster: &Cluster, name: &str, local: Arc<dyn Local>) -> Result<Self, Error> {
-        let opening = cluster.open(name)?;
+        Self::open_as(cluster, cluster.dialect(name), local).await
+    }
+
+    pub(crate) async fn open_as(
+        cluster: &Cluster,
+        dialect: Dialect,
+        local: Arc<dyn Local>,
+    ) -> Result<Self, Error> {
+        let place = cluster.open(&dialect.nsp)?;
         let (inbox, outlet) = Inbox::new(cluster.inbox_limits());
+        let closed = CancellationToken::new();
         let namespace = Self {
             inner: Arc::new(Inner {
-                dialect: cluster.dialect(name),
+                dialect,
                 cluster: cluster.clone(),
                 local,
                 inbox: inbox.clone(),
                 pending: Arc::default(),
                 collecting: Arc::new(Semaphore::new(COLLECTING)),
-                closed: AtomicBool::new(false),
+                _closes: closed.clone().drop_guard(),
+                closed: closed.clone(),
             }),
         };
-        // The task ends when the inbox does: with the subscription.
-        tokio::spawn(read(Arc::downgrade(&namespace.inner), outlet));
+        let reading = read(Arc::downgrade(&namespace.inner), outlet);
+        tokio::spawn(async move { closed.run_until_cancelled(reading).await });
         let topics = namespace.inner.dialect.topics();
+        let mut opening = Opening(Some(namespace.clone()));
         cluster.driver().subscribe(topics, inbox).await?;
-        opening.opened(&namespace);
+        opening.0 = None;
+        place.opened(&namespace);
         Ok(namespace)
     }
 
@@ -96,10 +130,13 @@ impl Namespace {
     /// # Errors
     /// When Redis can't be told; nothing is received any more all the same.
     pub async fn close(&self) -> Result<(), Error> {
-        if self.inner.closed.swap(true, Ordering::AcqRel) {
+        if self.inner.closed.is_cancelled() {
             return Ok(());
         }
+        self.inner.closed.cancel();
         self.inner.cluster.closed(self);
+        // Who waits for answers gets no more of them.
+        self.inner.pending.lock().clear();
         let topics = self.inner.dialect.topics();
         Ok(self.inner.cluster.driver().unsubscribe(&topics, &self.inner.inbox).await?)
     }
@@ -125,8 +162,10 @@ impl Namespace {
     /// Sends an event to clients of the other servers. One encoding, one command.
     ///
     /// # Errors
-    /// When so much is waiting for Redis that it was dropped.
+    /// When so much is waiting for Redis that it was dropped, or the namespace is
+    /// closed.
     pub fn broadcast(&self, event: Event<'_>, opts: &Opts) -> Result<(), Error> {
+        self.is_open()?;
         let channel = self.inner.dialect.broadcast_channel(opts);
         let payload = self.inner.dialect.broadcast(event, opts);
         self.inner.cluster.stats().published();
@@ -146,10 +185,10 @@ impl Namespace {
         timeout: Duration,
     ) -> Result<Acks, Error> {
         let timeout = *opts.timeout.get_or_insert(timeout);
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + timeout.min(FOR_EVER);
         let (pending, mut answers) = self.pending()?;
         self.ask_all(Some(&pending.id), Request::Broadcast(event, opts))?;
-        // After the request, so that a server that comes now is not waited for.
+        // After the request, as Node.js: the event waits for nothing.
         let servers = self.others().await?;
         let acks = async_stream(move |out| async move {
             let _pending = pending;
@@ -281,11 +320,16 @@ impl Namespace {
         self.inner.local.broadcast(from, event, opts);
     }
 
+    fn is_open(&self) -> Result<(), Error> {
+        if self.inner.closed.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
+    }
+
     async fn others(&self) -> Result<usize, Error> {
         Ok(self.server_count().await?.saturating_sub(1))
     }
 
     fn ask_all(&self, id: Option<&str>, request: Request<'_>) -> Result<(), Error> {
+        self.is_open()?;
         let channel = self.inner.dialect.request_channel();
         let payload = self.inner.dialect.request(id, request);
         self.inner.cluster.stats().published();
@@ -294,6 +338,8 @@ impl Namespace {
 
     fn pending(&self) -> Result<(Pending, mpsc::Receiver<Answer<'static>>), Error> {
         let mut all = self.inner.pending.lock();
+        // Under the lock: what closes empties the table afterwards.
+        self.is_open()?;
         if all.len() >= PENDING {
             return Err(Error::Busy);
         }
@@ -309,7 +355,8 @@ impl Namespace {
         let servers = self.others().await?;
         let mut items = Vec::new();
         if servers > 0 {
-            let deadline = Instant::now() + self.inner.cluster.settings().requests_timeout;
+            let timeout = self.inner.cluster.settings().requests_timeout;
+            let deadline = Instant::now() + timeout.min(FOR_EVER);
             let (pending, mut answers) = self.pending()?;
             self.ask_all(Some(&pending.id), request)?;
             while items.len() < servers {
@@ -369,20 +416,25 @@ fn socket_value(socket: SocketInfo) -> Value<'static> {
 
 /// Reads what other servers say, until the subscription ends.
 async fn read(namespace: std::sync::Weak<Inner>, mut outlet: Outlet) {
-    while let Some((received, lost)) = outlet.next().await {
+    while let Some(received) = outlet.next().await {
         let Some(inner) = namespace.upgrade() else { return };
-        if inner.closed.load(Ordering::Acquire) {
-            return;
-        }
-        if lost > 0 {
-            inner.cluster.stats().lost(lost);
-            inner.cluster.tell(Notice::Lost { nsp: inner.dialect.nsp.clone(), messages: lost });
-        }
+        let nsp = &inner.dialect.nsp;
         match received {
-            Received::Resubscribed => {
-                inner.cluster.tell(Notice::Resubscribed { nsp: inner.dialect.nsp.clone() });
+            Received::Lost(messages) => {
+                inner.cluster.stats().lost(messages);
+                inner.cluster.tell(Notice::Lost { nsp: nsp.clone(), messages });
             }
-            Received::Message { channel, payload } => inner.message(&channel, &payload),
+            Received::Resubscribed => {
+                inner.cluster.tell(Notice::Resubscribed { nsp: nsp.clone() });
+            }
+            Received::Message { channel, payload } => {
+                // The application's listeners run in it: what one of them does must
+                // not make the server deaf.
+                let read = catch_unwind(AssertUnwindSafe(|| inner.message(&channel, &payload)));
+                if read.is_err() {
+                    tracing::error!(nsp, channel, "a listener panicked over a message");
+                }
+            }
         }
     }
 }
@@ -426,7 +478,7 @@ impl Inner {
 
     fn serve(&self, mut asked: Asked<'_>) {
         if let Some(sid) = &asked.owner_of
-            && self.local.sockets(&Opts::room(sid.clone())).is_empty()
+            && !self.local.sockets(&Opts::room(sid.clone())).iter().any(|socket| socket.id == *sid)
         {
             return;
         }
@@ -504,7 +556,7 @@ impl Inner {
             return;
         }
         let (dialect, cluster) = (self.dialect.clone(), self.cluster.clone());
-        let id = id.map(str::to_owned);
+        let (id, closed) = (id.map(str::to_owned), self.closed.clone());
         tokio::spawn(async move {
             let _permit = permit;
             let passing = async {
@@ -514,7 +566,8 @@ impl Inner {
                 }
             };
             // The clients' own timeout ends it; this is for a `Local` without one.
-            tokio::time::timeout(LONGEST, passing).await.ok();
+            let ends = closed.run_until_cancelled(tokio::time::timeout(LONGEST, passing));
+            ends.await;
         });
     }
 }

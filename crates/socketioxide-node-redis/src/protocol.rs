@@ -19,6 +19,9 @@ pub struct Event<'a> {
     pub(crate) id: Option<u64>,
 }
 
+/// The number of the only packet that servers relay.
+const EVENT: u64 = 2;
+
 /// Names that `socket.io` keeps for itself: clients take a packet with one of them
 /// for broken, and drop their connection.
 const RESERVED: [&str; 6] =
@@ -319,9 +322,14 @@ impl Dialect {
 
     /// The room whose channel this is, if it is one. Broadcasts only.
     pub(crate) fn room_of<'c>(&self, channel: &'c str) -> Option<&'c str> {
+        if self.protocol != Protocol::Classic {
+            return None;
+        }
         let rest = channel.strip_prefix(&*self.key)?.strip_prefix('#')?;
-        let room = rest.strip_prefix(&*self.nsp)?.strip_prefix('#')?.strip_suffix('#');
-        (self.protocol == Protocol::Classic).then_some(room).flatten()
+        let mut room = rest.strip_prefix(&*self.nsp)?.strip_prefix('#')?.chars();
+        // Node.js takes the last character off, whatever it is.
+        room.next_back()?;
+        Some(room.as_str())
     }
 
     pub(crate) fn broadcast(&self, event: Event<'_>, opts: &Opts) -> Bytes {
@@ -358,6 +366,16 @@ impl Dialect {
     }
 }
 
+/// `{type, data}`, and the acknowledgement id if there is one; room for one more.
+/// Binary stays where it is: the receiver makes attachments.
+pub(crate) fn event_pairs(event: Event<'_>) -> Vec<(Cow<'static, str>, Value<'_>)> {
+    let mut pairs = Vec::with_capacity(4);
+    pairs.push(("type".into(), Value::Uint(EVENT)));
+    pairs.push(("data".into(), Value::Array(event.data)));
+    pairs.extend(event.id.map(|id| ("id".into(), Value::Uint(id))));
+    pairs
+}
+
 /// JSON if it begins like an object, MessagePack otherwise.
 pub(crate) fn either(payload: &Bytes) -> Result<Value<'_>, Malformed> {
     if payload.first() == Some(&b'{') {
@@ -379,7 +397,6 @@ pub(crate) fn text<'a>(value: &mut Value<'a>, key: &str) -> Option<Cow<'a, str>>
 /// A packet of a broadcast. Only events: other kinds would end or confuse the
 /// clients that they reach.
 pub(crate) fn packet<'a>(mut packet: Value<'a>) -> Result<Event<'a>, Malformed> {
-    const EVENT: u64 = 2;
     if packet.get("type").and_then(Value::as_u64) != Some(EVENT) {
         return Err(Malformed::Shape("a packet that is no event"));
     }

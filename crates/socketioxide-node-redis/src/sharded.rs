@@ -9,7 +9,8 @@
 use bytes::Bytes;
 
 use crate::protocol::{
-    Answer, Asked, Dialect, Event, Incoming, Opts, Request, either, names, packet, rooms, text,
+    Answer, Asked, Dialect, Event, Incoming, Opts, Request, either, event_pairs, names, packet,
+    rooms, text,
 };
 use crate::value::{Malformed, Value, object};
 
@@ -51,8 +52,7 @@ pub(crate) fn broadcast(
     event: Event<'_>,
     opts: &Opts,
 ) -> Bytes {
-    let data = Value::Array(event.into_data());
-    let packet = object([("type", Value::Uint(2)), ("data", data)]);
+    let packet = Value::Map(event_pairs(event));
     message(
         dialect,
         kind::BROADCAST,
@@ -123,9 +123,12 @@ pub(crate) fn read<'a>(
     if foreign || uid.as_deref() == Some(&*dialect.uid) {
         return Ok(None);
     }
-    let Some(mut data @ Value::Map(_)) = message.take("data") else {
-        // Heartbeats, which this adapter does not use, have none.
+    if !(kind::BROADCAST..=kind::ACK).contains(&kind) {
+        // Heartbeats, which this adapter does not use, or a newer version's.
         return Ok(None);
+    }
+    let Some(mut data @ Value::Map(_)) = message.take("data") else {
+        return Err(Malformed::Shape("no data"));
     };
     let id = text(&mut data, "requestId");
     let answer = match kind {
@@ -149,10 +152,11 @@ pub(crate) fn read<'a>(
                     let Some(what) = data.take("packet") else {
                         return Err(Malformed::Shape("no packet"));
                     };
-                    let (event, opts) = (packet(what)?, Opts::read(data.take("opts"))?);
+                    let (mut event, opts) = (packet(what)?, Opts::read(data.take("opts"))?);
                     if id.is_none() {
                         return Ok(Some(Incoming::Broadcast { from: uid, event, opts }));
                     }
+                    event.id = None;
                     Request::Broadcast(event, opts)
                 }
                 kind::JOIN | kind::LEAVE => {

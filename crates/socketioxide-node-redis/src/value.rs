@@ -495,7 +495,12 @@ impl Date {
     #[must_use]
     pub fn iso(self) -> Option<String> {
         const LAST: i64 = 8_640_000_000_000_000;
-        let ms = self.seconds.checked_mul(1000)?.checked_add(i64::from(self.nanos / 1_000_000))?;
+        let (whole, part) = (i64::from(self.nanos / 1_000_000), self.nanos % 1_000_000);
+        let mut ms = self.seconds.checked_mul(1000)?.checked_add(whole)?;
+        if ms < 0 && part > 0 {
+            // What is less than a millisecond is cut towards 1970.
+            ms += 1;
+        }
         if !(-LAST..=LAST).contains(&ms) {
             return None;
         }
@@ -716,6 +721,11 @@ impl<'a> Reader<'a> {
                 Value::Str(key) => key,
                 Value::Bin(key) => Cow::Owned(String::from_utf8_lossy(&key).into_owned()),
                 // What `String(key)` gives for scalars.
+                Value::Float(key) if !key.is_finite() => Cow::Borrowed(match key {
+                    f64::INFINITY => "Infinity",
+                    f64::NEG_INFINITY => "-Infinity",
+                    _ => "NaN",
+                }),
                 key @ (Value::Null
                 | Value::Bool(_)
                 | Value::Int(_)

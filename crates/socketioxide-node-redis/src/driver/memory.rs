@@ -87,6 +87,9 @@ impl Driver for MemoryDriver {
     }
 
     async fn subscribe(&self, topics: Topics, inbox: Inbox) -> Result<(), DriverError> {
+        if self.server.state.lock().cut {
+            return Err(DriverError::Connection("cut".into()));
+        }
         self.server.routes.lock().add(&topics, &inbox);
         Ok(())
     }
@@ -106,5 +109,61 @@ impl Driver for MemoryDriver {
 
     fn unpublished(&self) -> u64 {
         self.server.state.lock().unpublished
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{InboxLimits, Received};
+    use crate::protocol::{Dialect, Protocol};
+
+    fn topics(protocol: Protocol) -> Topics {
+        let (key, nsp, uid) = ("k".into(), "/a".into(), "uid".into());
+        Dialect { protocol, key, nsp, uid, private_answers: false }.topics()
+    }
+
+    #[tokio::test]
+    async fn unsubscribing_leaves_no_route() {
+        for protocol in [Protocol::Classic, Protocol::Sharded] {
+            let (broker, topics) = (MemoryBroker::default(), topics(protocol));
+            let driver = broker.driver();
+            let (inbox, mut outlet) = Inbox::new(InboxLimits { messages: 9, bytes: 9 });
+            driver.subscribe(topics.clone(), inbox.clone()).await.unwrap();
+            // Another one on the same channels takes them over, and keeps them.
+            let (other, _other_outlet) = Inbox::new(InboxLimits { messages: 9, bytes: 9 });
+            driver.subscribe(topics.clone(), other.clone()).await.unwrap();
+            driver.unsubscribe(&topics, &inbox).await.unwrap();
+            assert_eq!(driver.server.routes.lock().inboxes().len(), 1);
+            assert_eq!(driver.subscribers(&topics.channels[0]).await.unwrap(), 1);
+            driver.unsubscribe(&topics, &other).await.unwrap();
+            let (prefixes, channels) = driver.server.routes.lock().topics();
+            assert!(prefixes.is_empty() && channels.is_empty());
+            drop(inbox);
+            assert!(outlet.next().await.is_none(), "no route holds the inbox");
+        }
+    }
+
+    #[tokio::test]
+    async fn losses_are_told_though_nothing_follows() {
+        let (inbox, mut outlet) = Inbox::new(InboxLimits { messages: 2, bytes: 10 });
+        let waiting = tokio::spawn(async move { (outlet.next().await, outlet) });
+        tokio::task::yield_now().await;
+        inbox.lost(3);
+        let (told, mut outlet) = waiting.await.unwrap();
+        assert!(matches!(told, Some(Received::Lost(3))), "{told:?}");
+        // Bytes are counted as long as they wait.
+        for _ in 0..2 {
+            inbox.deliver("c", Bytes::from_static(b"123456"));
+            inbox.deliver("c", Bytes::from_static(b"12345"));
+            inbox.deliver("c", Bytes::from_static(b"1234"));
+            assert!(matches!(outlet.next().await, Some(Received::Lost(1))));
+            for len in [6, 4] {
+                let next = outlet.next().await;
+                assert!(
+                    matches!(next, Some(Received::Message { payload, .. }) if payload.len() == len)
+                );
+            }
+        }
     }
 }

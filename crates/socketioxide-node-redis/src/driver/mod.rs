@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 pub mod fred;
 pub mod memory;
@@ -93,6 +93,8 @@ pub(crate) enum Received {
     /// The connection had been lost, and is back: what was published in between
     /// has not been received.
     Resubscribed,
+    /// So many messages did not fit, or were lost before.
+    Lost(u64),
 }
 
 /// Bounds of an [`Inbox`].
@@ -117,6 +119,8 @@ struct Shared {
     limit: usize,
     /// Messages that did not fit.
     lost: AtomicU64,
+    /// There are such.
+    losing: Notify,
 }
 
 /// The other end of an [`Inbox`].
@@ -150,6 +154,7 @@ impl Inbox {
     /// Messages were lost before they got here.
     pub fn lost(&self, messages: u64) {
         self.shared.lost.fetch_add(messages, Ordering::AcqRel);
+        self.shared.losing.notify_one();
     }
 
     /// The connection was lost and is back.
@@ -168,13 +173,23 @@ impl Inbox {
 }
 
 impl Outlet {
-    /// The next, and how many were lost since the one before.
-    pub(crate) async fn next(&mut self) -> Option<(Received, u64)> {
-        let received = self.queue.recv().await?;
-        if let Received::Message { payload, .. } = &received {
-            self.shared.bytes.fetch_sub(payload.len(), Ordering::AcqRel);
+    /// The next; what was lost is told first. `None` when all inboxes are gone.
+    pub(crate) async fn next(&mut self) -> Option<Received> {
+        loop {
+            let lost = self.shared.lost.swap(0, Ordering::AcqRel);
+            if lost > 0 {
+                return Some(Received::Lost(lost));
+            }
+            tokio::select! {
+                received = self.queue.recv() => {
+                    if let Some(Received::Message { payload, .. }) = &received {
+                        self.shared.bytes.fetch_sub(payload.len(), Ordering::AcqRel);
+                    }
+                    return received;
+                }
+                () = self.shared.losing.notified() => {}
+            }
         }
-        Some((received, self.shared.lost.swap(0, Ordering::AcqRel)))
     }
 }
 
