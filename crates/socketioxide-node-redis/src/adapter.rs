@@ -86,7 +86,7 @@ impl Encoding {
             }
             Self::Msgpack => {
                 let mut out = Vec::new();
-                values.to_msgpack(&mut out);
+                values.to_client_msgpack(&mut out);
                 socketioxide_core::Value::Bytes(out.into())
             }
         }

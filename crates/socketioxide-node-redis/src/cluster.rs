@@ -353,12 +353,12 @@ impl Cluster {
     }
 
     /// Keeps a place for a namespace that is about to be opened.
-    pub(crate) fn open(&self, name: &str) -> Result<Opening, Error> {
+    pub(crate) fn open(&self, name: &str) -> Result<Place, Error> {
         match self.shared.namespaces.write().entry(name.to_owned()) {
             Entry::Occupied(_) => Err(Error::Open),
             Entry::Vacant(place) => {
                 place.insert(None);
-                Ok(Opening { cluster: self.clone(), name: name.to_owned() })
+                Ok(Place { cluster: self.clone(), name: name.to_owned() })
             }
         }
     }
@@ -419,19 +419,19 @@ impl Cluster {
 }
 
 /// The place of a namespace that is being opened; given up when that fails.
-pub(crate) struct Opening {
+pub(crate) struct Place {
     cluster: Cluster,
     name: String,
 }
 
-impl Opening {
+impl Place {
     pub(crate) fn opened(self, namespace: &Namespace) {
         let mut all = self.cluster.shared.namespaces.write();
         all.insert(self.name.clone(), Some(namespace.clone()));
     }
 }
 
-impl Drop for Opening {
+impl Drop for Place {
     fn drop(&mut self) {
         let mut all = self.cluster.shared.namespaces.write();
         if all.get(&self.name).is_some_and(Option::is_none) {

@@ -144,6 +144,39 @@ impl<'a> Value<'a> {
         *out = buffer.into_vec();
     }
 
+    /// Appends MessagePack as `socket.io-msgpack-parser` writes it for clients: with
+    /// an older notepack.io, which has extensions of its own for dates and
+    /// `undefined`.
+    pub(crate) fn to_client_msgpack(&self, out: &mut Vec<u8>) {
+        let mut buffer = ByteBuf::from_vec(std::mem::take(out));
+        self.write_for_client(&mut buffer);
+        *out = buffer.into_vec();
+    }
+
+    fn write_for_client(&self, out: &mut ByteBuf) {
+        match self {
+            Self::Undefined => out.as_mut_vec().extend_from_slice(&[0xd4, 0, 0]),
+            Self::Array(values) => {
+                let _ = encode::write_array_len(out, count(values.len()));
+                values.iter().for_each(|value| value.write_for_client(out));
+            }
+            Self::Map(pairs) => {
+                let _ = encode::write_map_len(out, count(pairs.len()));
+                for (key, value) in pairs {
+                    let _ = encode::write_str(out, key);
+                    value.write_for_client(out);
+                }
+            }
+            Self::Date(date) => {
+                let whole = date.seconds.saturating_mul(1000);
+                let ms = whole.saturating_add(i64::from(date.nanos / 1_000_000));
+                out.as_mut_vec().extend_from_slice(&[0xd7, 0]);
+                out.as_mut_vec().extend_from_slice(&ms.to_be_bytes());
+            }
+            other => other.write(out),
+        }
+    }
+
     fn write(&self, out: &mut ByteBuf) {
         // Writing to memory can't fail: the errors are of a type without values.
         match self {

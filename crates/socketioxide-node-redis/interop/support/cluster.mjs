@@ -73,6 +73,7 @@ export class World {
     const walk = (one) => {
       if (typeof one === 'string') return ids.get(one) ?? one;
       if (Buffer.isBuffer(one) || one instanceof Uint8Array) return { bytes: Buffer.from(one).toString('hex') };
+      if (one instanceof Date) return { date: one.toJSON() };
       if (Array.isArray(one)) return one.map(walk);
       if (one && typeof one === 'object') {
         return Object.fromEntries(Object.entries(one).map(([key, inner]) => [key, walk(inner)]));

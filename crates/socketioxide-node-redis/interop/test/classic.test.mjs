@@ -17,7 +17,9 @@ describe('the classic adapter', () => {
   test('a key of its own, and answers to the channel of who asks from some', async (t) => {
     const specific = { SPECIFIC: '1' };
     const kinds = [['rust', specific], ['node', specific], 'rust', 'ioredis'];
-    await compare(t, await run(kinds, { env: { KEY: 'chat:socket.io' } }), expected);
+    const senders = [0, 1];
+    const some = expected.filter(([title]) => !/^from server [23]/.test(title));
+    await compare(t, await run(kinds, { env: { KEY: 'chat:socket.io' }, senders }), some);
   });
 });
 

@@ -10,8 +10,9 @@ const env = { PROTOCOL: 'sharded' };
 
 describe('the sharded adapter', () => {
   test('2 Node.js servers in static mode, and 2 Rust servers', async (t) => {
-    const expected = await run(['node', 'ioredis', 'node', 'ioredis'], { env });
-    await compare(t, await run(['ioredis', 'rust', 'node', 'rust'], { env: { ...env, KEY: 'chat' } }), expected);
+    const senders = [0, 1, 2];
+    const expected = await run(['node', 'ioredis', 'node', 'ioredis'], { env, senders });
+    await compare(t, await run(['ioredis', 'rust', 'node', 'rust'], { env: { ...env, KEY: 'chat' }, senders }), expected);
   });
 });
 

@@ -115,7 +115,7 @@ impl Driver for MemoryDriver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::{InboxLimits, Received};
+    use crate::driver::Received;
     use crate::protocol::{Dialect, Protocol};
 
     fn topics(protocol: Protocol) -> Topics {
@@ -128,10 +128,10 @@ mod tests {
         for protocol in [Protocol::Classic, Protocol::Sharded] {
             let (broker, topics) = (MemoryBroker::default(), topics(protocol));
             let driver = broker.driver();
-            let (inbox, mut outlet) = Inbox::new(InboxLimits { messages: 9, bytes: 9 });
+            let (inbox, mut outlet) = Inbox::new(9, 9);
             driver.subscribe(topics.clone(), inbox.clone()).await.unwrap();
             // Another one on the same channels takes them over, and keeps them.
-            let (other, _other_outlet) = Inbox::new(InboxLimits { messages: 9, bytes: 9 });
+            let (other, _other_outlet) = Inbox::new(9, 9);
             driver.subscribe(topics.clone(), other.clone()).await.unwrap();
             driver.unsubscribe(&topics, &inbox).await.unwrap();
             assert_eq!(driver.server.routes.lock().inboxes().len(), 1);
@@ -146,7 +146,7 @@ mod tests {
 
     #[tokio::test]
     async fn losses_are_told_though_nothing_follows() {
-        let (inbox, mut outlet) = Inbox::new(InboxLimits { messages: 2, bytes: 10 });
+        let (inbox, mut outlet) = Inbox::new(2, 10);
         let waiting = tokio::spawn(async move { (outlet.next().await, outlet) });
         tokio::task::yield_now().await;
         inbox.lost(3);
