@@ -44,6 +44,8 @@ pub type Say<'a> = &'a (dyn Fn(&str) + Send + Sync);
 const LOCK: i64 = 0x5354_4152_4144_4f50;
 /// The oldest PostgreSQL that has all that is used here.
 const POSTGRES: i32 = 150_000;
+/// How often rooms are numbered anew because servers deleted numbered messages.
+const ROUNDS: u32 = 5;
 /// Messages without `seq`, in the order in which they get it.
 const UNNUMBERED: &str = "starling_adoption_unnumbered_idx";
 /// Memberships without watermarks.
@@ -159,6 +161,7 @@ impl Repository {
             "SET statement_timeout = 0;
              SET idle_in_transaction_session_timeout = '5min';
              SET client_connection_check_interval = '500ms';
+             SET client_min_messages = warning;
              SET timezone = 'UTC'",
         )
         .execute(&mut db)
@@ -231,6 +234,36 @@ impl Adoption {
             matches!(index.name.as_str(), "message_receipts_key" | "rooms_direct_key")
         })
         .await?;
+        let mut rounds = 0;
+        let (numbered, verified) = loop {
+            let numbered = self.number(say).await?;
+            say("Verifying");
+            let (verified, gaps) = verify::run(&mut self.db).await?;
+            if gaps.is_empty() {
+                break (numbered, verified);
+            }
+            rounds += 1;
+            if rounds >= ROUNDS {
+                return Err(AdoptError::Refused(verify::sentence(&gaps)));
+            }
+            say(&format!("  {}", verify::sentence(&gaps)));
+            say("  These rooms are numbered once more");
+            self.reopen(&gaps).await?;
+        };
+        self.compare().await?;
+        self.record().await?;
+        self.clean_up().await?;
+        Ok(Adopted {
+            numbered_rooms: numbered.rooms,
+            numbered_messages: numbered.messages,
+            rooms: verified.rooms,
+            messages: verified.messages,
+            memberships: verified.memberships,
+        })
+    }
+
+    /// From messages without numbers to constraints that keep them.
+    async fn number(&mut self, say: Say<'_>) -> Result<numbering::Numbered, AdoptError> {
         say("Numbering messages");
         let numbered = numbering::run(&mut self.db, say).await?;
         let paired = fill::direct_pairs(&mut self.db).await?;
@@ -248,18 +281,34 @@ impl Adoption {
         say("Adding constraints");
         self.not_null(say).await?;
         self.constraints().await?;
-        say("Verifying");
-        let verified = verify::run(&mut self.db).await?;
-        self.compare().await?;
-        self.record().await?;
-        self.clean_up().await?;
-        Ok(Adopted {
-            numbered_rooms: numbered.rooms,
-            numbered_messages: numbered.messages,
-            rooms: verified.rooms,
-            messages: verified.messages,
-            memberships: verified.memberships,
-        })
+        Ok(numbered)
+    }
+
+    /// Puts rooms back to where they have no numbers: some of their messages were
+    /// deleted since they got them. A room is one transaction here, whatever its
+    /// size: it is rare, and a room that is half without numbers can't be told from
+    /// one that is half numbered.
+    async fn reopen(&mut self, rooms: &[verify::Gap]) -> Result<(), AdoptError> {
+        let what = "numbering rooms once more";
+        let lax = "ALTER TABLE rooms ALTER COLUMN last_seq DROP NOT NULL;
+             ALTER TABLE messages ALTER COLUMN seq DROP NOT NULL;
+             ALTER TABLE room_members
+               ALTER COLUMN joined_seq DROP NOT NULL,
+               ALTER COLUMN last_delivered_seq DROP NOT NULL,
+               ALTER COLUMN last_read_seq DROP NOT NULL";
+        change(&mut self.db, what, lax).await?;
+        for gap in rooms {
+            let room = gap.room;
+            let sql = format!(
+                "UPDATE rooms SET last_seq = NULL WHERE id = {room};
+                 UPDATE messages SET seq = NULL WHERE room_id = {room};
+                 UPDATE room_members
+                 SET joined_seq = NULL, last_delivered_seq = NULL, last_read_seq = NULL
+                 WHERE room_id = {room}"
+            );
+            change(&mut self.db, what, &sql).await?;
+        }
+        Ok(())
     }
 
     /// Removes what only the adoption itself needed; nothing if that is gone.
@@ -398,7 +447,10 @@ impl Adoption {
     /// tells them apart.
     async fn switch(&mut self) -> Result<(), AdoptError> {
         let found = self.diff().await?;
-        let mut sql = "LOCK TABLE users, rooms, room_members, messages IN ACCESS EXCLUSIVE MODE;\n"
+        // All four in less than the time after which PostgreSQL looks for deadlocks.
+        let mut sql = "SET LOCAL statement_timeout = '600ms';
+             LOCK TABLE users, rooms, room_members, messages IN ACCESS EXCLUSIVE MODE;
+             SET LOCAL statement_timeout = 0;\n"
             .to_owned();
         for (table, column) in &found.columns {
             let lax = plan::numbered(table, &column.name);

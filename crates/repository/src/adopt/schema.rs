@@ -189,6 +189,12 @@ pub(super) async fn read(db: &mut PgConnection, schema: &str) -> Result<Schema, 
     Ok(found)
 }
 
+/// PostgreSQL breaks the lines of a CASE.
+fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ")
+}
+
 async fn read_constraints(
     db: &mut PgConnection,
     schema: &str,
@@ -229,7 +235,7 @@ async fn read_constraints(
                 "f" => ConstraintKind::ForeignKey,
                 _ => ConstraintKind::Check,
             },
-            definition: row.definition.trim_end_matches(" NOT VALID").to_owned(),
+            definition: one_line(row.definition.trim_end_matches(" NOT VALID")),
             valid: row.valid,
             columns: row.columns,
             target: row.target,

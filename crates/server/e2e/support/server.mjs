@@ -56,10 +56,11 @@ export async function freePort() {
 
 /**
  * Creates a database, migrates it and serves it.
- * `env` is laid over the defaults above; `proxyDatabase` puts a proxy that tests can cut before PostgreSQL.
+ * `env` is laid over the defaults above; `proxyDatabase` puts a proxy that tests can cut before PostgreSQL;
+ * `database` is one that is there already, which goes with the server.
  */
-export async function startServer({ env = {}, proxyDatabase = false } = {}) {
-  const database = await createDatabase();
+export async function startServer({ env = {}, proxyDatabase = false, database: given } = {}) {
+  const database = given ?? await createDatabase();
   let proxy;
   try {
     const migrated = await run(['migrate'], { ...BASE_ENV, DATABASE_URL: database.url });
@@ -148,7 +149,7 @@ class Server {
   }
 }
 
-function spawnBinary(args, env) {
+export function spawnBinary(args, env) {
   if (!existsSync(BINARY)) throw new Error(`${BINARY} is not there: build it, or set STARLING_BIN`);
   const child = spawn(BINARY, args, {
     env: { PATH: process.env.PATH, HOME: process.env.HOME, ...env },
@@ -159,7 +160,8 @@ function spawnBinary(args, env) {
   return child;
 }
 
-async function createDatabase() {
+/** An empty database: `{url, pool, drop()}`. */
+export async function createDatabase() {
   const admin = process.env.TEST_DATABASE_URL;
   if (!admin) {
     throw new Error('TEST_DATABASE_URL is not set: the URL of a PostgreSQL superuser, such as '
