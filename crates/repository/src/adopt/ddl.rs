@@ -66,11 +66,7 @@ pub(super) async fn begin(
 
 /// Runs statements in one transaction, with short waits, until it succeeds.
 /// The SQL is made from the catalogs: `sqlx::query!` can't know it.
-pub(super) async fn change(
-    db: &mut PgConnection,
-    what: &str,
-    sql: &str,
-) -> Result<(), AdoptError> {
+pub(super) async fn change(db: &mut PgConnection, what: &str, sql: &str) -> Result<(), AdoptError> {
     let mut patience = Patience::new();
     loop {
         let mut tx = begin(db).await?;

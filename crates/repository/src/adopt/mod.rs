@@ -178,9 +178,10 @@ impl Repository {
             .await?;
         let mut patience = 0;
         loop {
-            let locked = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "locked!""#, LOCK)
-                .fetch_one(&mut db)
-                .await?;
+            let locked =
+                sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "locked!""#, LOCK)
+                    .fetch_one(&mut db)
+                    .await?;
             if locked {
                 break;
             }
@@ -275,7 +276,8 @@ impl Adoption {
         self.indexes(say, |_| true).await?;
         say("Setting watermarks from receipts");
         let receipts = watermarks::complete_receipts(&mut self.db).await?;
-        self.helper_index(UNMARKED, "room_members", "(room_id) WHERE last_read_seq IS NULL").await?;
+        self.helper_index(UNMARKED, "room_members", "(room_id) WHERE last_read_seq IS NULL")
+            .await?;
         let stays = watermarks::run(&mut self.db, say).await?;
         say(&format!("  {stays} memberships set; {receipts} receipts completed"));
         say("Adding constraints");
@@ -317,11 +319,19 @@ impl Adoption {
     /// The database failed.
     pub async fn clean_up(&mut self) -> Result<(), AdoptError> {
         for index in [UNNUMBERED, UNMARKED] {
-            long(&mut self.db, "dropping a helper index", &format!("DROP INDEX CONCURRENTLY IF EXISTS {index}"))
-                .await?;
+            long(
+                &mut self.db,
+                "dropping a helper index",
+                &format!("DROP INDEX CONCURRENTLY IF EXISTS {index}"),
+            )
+            .await?;
         }
-        change(&mut self.db, "dropping the list of rooms", "DROP TABLE IF EXISTS starling_adoption_rooms")
-            .await
+        change(
+            &mut self.db,
+            "dropping the list of rooms",
+            "DROP TABLE IF EXISTS starling_adoption_rooms",
+        )
+        .await
     }
 
     /// No server that inserts plain rows is left: the triggers go, and the limits
@@ -429,7 +439,13 @@ impl Adoption {
         let order: Vec<&String> = MIGRATED_ORDER
             .iter()
             .filter_map(|name| found.tables.iter().map(|(table, _)| table).find(|t| t == name))
-            .chain(found.tables.iter().map(|(t, _)| t).filter(|t| !MIGRATED_ORDER.contains(&t.as_str())))
+            .chain(
+                found
+                    .tables
+                    .iter()
+                    .map(|(t, _)| t)
+                    .filter(|t| !MIGRATED_ORDER.contains(&t.as_str())),
+            )
             .collect();
         for name in order {
             if let Some((_, table)) = found.tables.iter().find(|(other, _)| other == name) {
@@ -481,7 +497,12 @@ impl Adoption {
     }
 
     /// An index that only this adoption needs.
-    async fn helper_index(&mut self, name: &str, table: &str, what: &str) -> Result<(), AdoptError> {
+    async fn helper_index(
+        &mut self,
+        name: &str,
+        table: &str,
+        what: &str,
+    ) -> Result<(), AdoptError> {
         let actual = self.actual().await?;
         match actual.table(table).and_then(|table| table.index(name)) {
             Some(index) if index.valid => return Ok(()),

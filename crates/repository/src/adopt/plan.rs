@@ -1,5 +1,7 @@
 //! What a database lacks to be Starling's: a comparison of two schemas. No I/O.
 
+use std::collections::BTreeSet;
+
 use super::schema::{Column, Constraint, ConstraintKind, Index, Schema, Table};
 
 /// The tables of such a Node.js backend without which there is nothing to adopt.
@@ -54,6 +56,8 @@ pub(super) fn waits_for_finish(constraint: &Constraint) -> bool {
 pub(super) struct Diff {
     /// Something that stands in the way, in words.
     pub problems: Vec<String>,
+    /// Tables with a column of a type that comparisons may not understand.
+    pub mistyped: BTreeSet<String>,
     /// Names that Starling needs: table, old name, new name, of a constraint.
     pub renames: Vec<(String, String, String, bool)>,
     /// `varchar(n)` to `text`: nothing is rewritten.
@@ -146,6 +150,7 @@ impl Diff {
                 self.widen.push((table.to_owned(), name.clone()));
             } else if !(name == "id" && wanted.kind == "bigint" && there.kind == "integer") {
                 self.problems.push(mistyped(table, there, wanted));
+                self.mistyped.insert(table.to_owned());
             }
         }
         if wanted.identity && !there.identity && there.default.is_none() {

@@ -129,7 +129,8 @@ async fn blockers(
         && actual.table("messages").is_some_and(|messages| messages.column("seq").is_some())
     {
         survey.blockers.push(
-            "messages has a column seq that Starling did not make: rename it, or drop it".to_owned(),
+            "messages has a column seq that Starling did not make: rename it, or drop it"
+                .to_owned(),
         );
     }
     for (table, column) in &found.not_null {
@@ -148,22 +149,17 @@ async fn blockers(
     }
     for (name, index) in &found.indexes {
         let Some(table) = actual.table(name) else { continue };
-        if index.unique && table.has(&index.columns) && !mistyped(found, name) {
+        if index.unique && table.has(&index.columns) && !found.mistyped.contains(name) {
             duplicates(db, name, index, survey).await?;
         }
     }
     for (name, constraint) in found.constraints.iter().chain(&found.unvalidated) {
         let Some(table) = actual.table(name) else { continue };
-        if table.has(&constraint.columns) && !mistyped(found, name) {
+        if table.has(&constraint.columns) && !found.mistyped.contains(name) {
             violations(db, name, constraint, wanted, survey).await?;
         }
     }
     Ok(())
-}
-
-/// Whether a column of the table has a type that comparisons may not understand.
-fn mistyped(found: &Diff, table: &str) -> bool {
-    found.problems.iter().any(|problem| problem.starts_with(&format!("{table}.")))
 }
 
 async fn duplicates(
@@ -196,7 +192,9 @@ async fn duplicates(
     let what = match index.name.as_str() {
         "users_username_key" => "usernames belong to several users if case is ignored",
         "users_email_key" => "e-mail addresses belong to several users if case is ignored",
-        "room_members_active_key" => "pairs (room, user) have several memberships that have not ended",
+        "room_members_active_key" => {
+            "pairs (room, user) have several memberships that have not ended"
+        }
         "room_members_owner_key" => "rooms have several owners",
         "message_receipts_key" => "pairs (message, user) have several receipts",
         _ => "values occur more than once",

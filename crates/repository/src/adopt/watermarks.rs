@@ -239,16 +239,13 @@ async fn gather(
 pub(super) async fn complete_receipts(db: &mut PgConnection) -> Result<u64, AdoptError> {
     let (mut after, mut done) = (i32::MIN, 0);
     loop {
-        let users: Vec<i32> = sqlx::query!(
-            "SELECT id FROM users WHERE id > $1 ORDER BY id LIMIT $2",
-            after,
-            USERS,
-        )
-        .fetch_all(&mut *db)
-        .await?
-        .into_iter()
-        .map(|row| row.id)
-        .collect();
+        let users: Vec<i32> =
+            sqlx::query!("SELECT id FROM users WHERE id > $1 ORDER BY id LIMIT $2", after, USERS,)
+                .fetch_all(&mut *db)
+                .await?
+                .into_iter()
+                .map(|row| row.id)
+                .collect();
         let Some(last) = users.last() else { return Ok(done) };
         after = *last;
         let mut patience = Patience::new();
