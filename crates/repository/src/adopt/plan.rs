@@ -33,11 +33,12 @@ const NUMBERED: [(&str, &[&str]); 3] = [
     ("messages", &["seq"]),
 ];
 
-/// A column of Starling that a table lacks.
+/// The value that a row gets where this column is NULL.
 pub(super) fn filling(table: &str, column: &str) -> Option<&'static str> {
     FILLED.iter().find(|(t, c, _)| *t == table && *c == column).map(|(_, _, value)| *value)
 }
 
+/// Whether a step of its own fills this column.
 pub(super) fn numbered(table: &str, column: &str) -> bool {
     NUMBERED.iter().any(|(t, columns)| *t == table && columns.contains(&column))
 }

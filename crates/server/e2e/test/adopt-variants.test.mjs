@@ -1,12 +1,16 @@
 // Databases that `starling adopt` refuses, and such as have less, or change, in them.
 
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { describe, test } from 'node:test';
 import {
   adopt, assertGapless, killWhen, missingIn, rowsOf, schemaOf,
 } from '../support/adoption.mjs';
-import { fill, SCHEMA } from '../support/node-backend.mjs';
+import { fill, SCHEMA, startWriters } from '../support/node-backend.mjs';
 import { createDatabase } from '../support/server.mjs';
+import { until } from '../support/wait.mjs';
+
+const UNDO = new URL('../../../../db/compat/undo-adoption.sql', import.meta.url);
 
 describe('a database that can\'t be adopted', () => {
   const refused = async (statements, ...sentences) => {
@@ -105,4 +109,49 @@ describe('a variant with less in it', () => {
       await database.drop();
     }
   });
+});
+
+describe('the way back', () => {
+  const undone = async (adoption) => {
+    const database = await createDatabase();
+    const db = database.pool;
+    let writers;
+    try {
+      await fill(db, { rooms: 20, messages: 5_000 });
+      const columns = `SELECT table_name, column_name, is_nullable FROM information_schema.columns
+        WHERE table_schema = 'public' ORDER BY 1, 2`;
+      const tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1";
+      const earlier = [(await db.query(columns)).rows.map((row) => `${row.table_name}.${row.column_name}`), (await db.query(tables)).rows];
+      writers = startWriters(database.url, { connections: 3, rooms: 20 });
+      await adoption(database);
+      const undo = await readFile(UNDO, 'utf8');
+      // Its short lock_timeout may pass beside busy servers: then it is run again.
+      await until(async () => {
+        // All of it is one transaction, as one query.
+        await db.query(undo);
+        return true;
+      }, { ms: 30_000, every: 100, what: 'the additions to go' });
+      const soFar = writers.count;
+      await until(() => writers.count > soFar + 20, { what: 'servers to write on' });
+      const { ids } = await writers.stop();
+      writers = undefined;
+      assert.deepEqual([(await db.query(columns)).rows.map((row) => `${row.table_name}.${row.column_name}`), (await db.query(tables)).rows], earlier);
+      const { rows: [{ count }] } = await db.query('SELECT count(*)::int FROM messages');
+      assert.equal(count, 5_000 + ids.length);
+      // And forth again.
+      const { code, stdout, stderr } = await adopt(database);
+      assert.equal(code, 0, stdout + stderr);
+      await assertGapless(db);
+    } finally {
+      await writers?.stop().catch(() => {});
+      await database.drop();
+    }
+  };
+
+  test('servers write on while all that was added goes again', () => undone(async (database) => {
+    const { code, stderr } = await adopt(database);
+    assert.equal(code, 0, stderr);
+  }));
+
+  test('also from an adoption that was cut off', () => undone((database) => killWhen(database, (text) => text.includes('Building indexes'))));
 });
