@@ -16,6 +16,7 @@
 //! convert rows at the border, test it in `tests/`, and refresh `.sqlx` with
 //! `cargo sqlx prepare --workspace -- --all-targets`.
 
+mod adopt;
 mod append;
 mod changes;
 mod error;
@@ -31,6 +32,7 @@ mod seed;
 mod sockets;
 mod users;
 
+pub use adopt::{AdoptError, Adopted, Adoption, COMPAT_INSTALL, COMPAT_REMOVE, Say, State, Survey};
 pub use append::{Append, NewMessage};
 pub use changes::Change;
 pub use error::{Error, Result};

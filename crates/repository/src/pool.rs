@@ -17,7 +17,7 @@ const STATEMENT_TIMEOUT: &str = "10s";
 /// A connection unused for longer is asked whether it lives before it is used.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../db/migrations");
+pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../db/migrations");
 
 /// Where the database is, and how many connections to hold.
 #[derive(Clone)]

@@ -90,8 +90,19 @@ impl Repository {
         .await;
         match created {
             Ok(row) => Ok(CreateUser::Created(row.into())),
-            Err(error) if violates(&error, "users_username_key") => Ok(CreateUser::UsernameTaken),
-            Err(error) if violates(&error, "users_email_key") => Ok(CreateUser::EmailTaken),
+            // The second name: a unique constraint of the time before an adoption.
+            Err(error)
+                if violates(&error, "users_username_key")
+                    || violates(&error, "users_username_key_node") =>
+            {
+                Ok(CreateUser::UsernameTaken)
+            }
+            Err(error)
+                if violates(&error, "users_email_key")
+                    || violates(&error, "users_email_key_node") =>
+            {
+                Ok(CreateUser::EmailTaken)
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -17,6 +17,8 @@ Examples:
       The same on another port, with its data elsewhere.
   DATABASE_URL=postgres://starling:secret@db/starling starling migrate
       Brings the database up to date, before `serve` uses it.
+  DATABASE_URL=postgres://chat:secret@db/chat starling adopt --dry-run
+      What it would take to make the database of a Node.js chat backend Starling's.
   DATABASE_URL=... JWT_SECRET_FILE=/run/secrets/jwt BIND_ADDR=0.0.0.0:3000 starling serve
       Serves until SIGTERM or Ctrl-C, then lets clients go and ends.
   starling seed --users 1000 --rooms 100 --members 20 --tokens-out tokens.jsonl
@@ -67,6 +69,13 @@ pub enum Command {
     /// Needs DATABASE_URL only. May be repeated, and run by several at the same time: one
     /// does the work, the others wait.
     Migrate,
+    /// Bring the database of a Node.js chat backend into Starling's schema.
+    ///
+    /// Needs DATABASE_URL only, as the owner of the tables. The backend's servers go on
+    /// writing meanwhile, and beside Starling afterwards. May be stopped at any moment and
+    /// run again: it goes on from where it was. The steps, the locks and the way back are
+    /// in db/README.md.
+    Adopt(AdoptArgs),
     /// Make many users and rooms for a load test.
     ///
     /// Needs DATABASE_URL and JWT_SECRET. Passwords are not hashed one by one: these users
@@ -89,6 +98,19 @@ pub struct DevArgs {
     /// Folder for the database, the key and the logs.
     #[arg(long, default_value = ".starling", value_name = "FOLDER")]
     pub data: PathBuf,
+}
+
+/// Arguments of `starling adopt`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct AdoptArgs {
+    /// Say what is there, what would be added, how many rows would be touched and what
+    /// stands in the way; change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The last Node.js server is gone: remove what was there for it, and add the limits
+    /// that it might not have kept.
+    #[arg(long)]
+    pub finish: bool,
 }
 
 /// Arguments of `starling seed`.
@@ -141,6 +163,9 @@ fn run(command: Command) -> anyhow::Result<()> {
             }
             Command::Dev(args) => commands::dev::run(&args).await,
             Command::Migrate => commands::migrate::run(&DatabaseConfig::from_env()?.url).await,
+            Command::Adopt(args) => {
+                commands::adopt::run(&DatabaseConfig::from_env()?.url, &args).await
+            }
             Command::Seed(args) => commands::seed::run(&Config::from_env()?, &args).await,
         }
     })

@@ -65,12 +65,14 @@ const NODE_PEER = fileURLToPath(new URL('../../../../loadtest/peer-node/server.m
 /**
  * Creates a database, migrates it and serves it.
  * `env` is laid over the defaults above; `proxyDatabase` puts a proxy that tests can cut before PostgreSQL;
- * `instances` and `nodePeers` that are more than one in all get a Redis.
+ * `instances` and `nodePeers` that are more than one in all get a Redis;
+ * `database` is one that is there already, which goes with the server.
  */
 export async function startServer({
   env = {}, proxyDatabase = false, instances = INSTANCES, nodePeers = NODE_PEERS, adapter = process.env.STARLING_ADAPTER,
+  database: given,
 } = {}) {
-  const database = await createDatabase();
+  const database = given ?? await createDatabase();
   let proxy;
   let redis;
   try {
@@ -239,7 +241,7 @@ class NodePeer extends Server {
   }
 }
 
-function spawnBinary(args, env) {
+export function spawnBinary(args, env) {
   if (!existsSync(BINARY)) throw new Error(`${BINARY} is not there: build it, or set STARLING_BIN`);
   return spawnChild(BINARY, args, env);
 }
@@ -254,7 +256,8 @@ function spawnChild(command, args, env) {
   return child;
 }
 
-async function createDatabase() {
+/** An empty database: `{url, pool, drop()}`. */
+export async function createDatabase() {
   const admin = process.env.TEST_DATABASE_URL;
   if (!admin) {
     throw new Error('TEST_DATABASE_URL is not set: the URL of a PostgreSQL superuser, such as '
