@@ -33,6 +33,12 @@ DROP FUNCTION IF EXISTS starling_complete_member();
 DROP FUNCTION IF EXISTS starling_complete_room();
 DROP FUNCTION IF EXISTS starling_complete_user();
 
+DROP TRIGGER IF EXISTS messages_changed ON messages;
+DROP FUNCTION IF EXISTS message_changed();
+-- Its trigger goes along with the table reactions.
+DROP FUNCTION IF EXISTS reaction_changed() CASCADE;
+DROP FUNCTION IF EXISTS room_changed(integer);
+
 -- Their indexes and constraints go along.
 ALTER TABLE messages
     DROP COLUMN IF EXISTS seq,
@@ -51,4 +57,4 @@ ALTER TABLE rooms
     DROP COLUMN IF EXISTS last_activity_at,
     DROP COLUMN IF EXISTS direct_low,
     DROP COLUMN IF EXISTS direct_high;
-DROP TABLE IF EXISTS refresh_tokens, login_sessions, reactions, _sqlx_migrations, starling_adoption_rooms;
+DROP TABLE IF EXISTS refresh_tokens, login_sessions, reactions, room_changes, _sqlx_migrations, starling_adoption_rooms;

@@ -10,6 +10,9 @@ CREATE TABLE room_changes (
     version uuid NOT NULL
 ) WITH (fillfactor = 50);
 
+-- Functions and triggers:
+-- `starling adopt` runs what follows as it stands.
+
 CREATE FUNCTION room_changed(room integer) RETURNS void
 LANGUAGE sql
 AS $$

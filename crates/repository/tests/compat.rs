@@ -148,7 +148,7 @@ async fn rooms_and_members_of_plain_inserts_are_complete(pool: PgPool) {
 async fn nothing_is_left_of_it_when_it_is_removed(pool: PgPool) {
     let traces = "SELECT
         (SELECT count(*) FROM pg_proc WHERE proname LIKE 'starling%')
-        + (SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal)";
+        + (SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'starling%')";
     assert_eq!(sqlx::query_scalar::<_, i64>(traces).fetch_one(&pool).await.unwrap(), 0);
     sqlx::raw_sql(COMPAT_INSTALL).execute(&pool).await.unwrap();
     assert_eq!(sqlx::query_scalar::<_, i64>(traces).fetch_one(&pool).await.unwrap(), 10);

@@ -46,6 +46,9 @@ const LOCK: i64 = 0x5354_4152_4144_4f50;
 const POSTGRES: i32 = 150_000;
 /// How often rooms are numbered anew because servers deleted numbered messages.
 const ROUNDS: u32 = 5;
+/// From here on a migration makes functions and triggers, which comparing tables
+/// does not see.
+const ROUTINES: &str = "-- Functions and triggers:";
 /// Messages without `seq`, in the order in which they get it.
 const UNNUMBERED: &str = "starling_adoption_unnumbered_idx";
 /// Memberships without watermarks.
@@ -653,6 +656,17 @@ impl Adoption {
 
     /// From here on the database is Starling's: `migrate` and `serve` take it.
     async fn record(&mut self) -> Result<(), AdoptError> {
+        // Last, so that they do not fire for what was filled in above.
+        for migration in MIGRATIONS.iter() {
+            let Some((_, routines)) = migration.sql.as_str().split_once(ROUTINES) else { continue };
+            let there: bool = sqlx::query_scalar("SELECT to_regprocedure($1) IS NOT NULL")
+                .bind("room_changed(integer)")
+                .fetch_one(&mut self.db)
+                .await?;
+            if !there {
+                change(&mut self.db, "adding functions and triggers", routines).await?;
+            }
+        }
         MIGRATIONS.run_direct(None, &mut self.db, true).await.map_err(crate::Error::from)?;
         Ok(())
     }

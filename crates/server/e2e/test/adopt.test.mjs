@@ -190,6 +190,7 @@ describe('a living database is adopted', () => {
       SELECT count(*) FROM pg_class WHERE relname LIKE 'starling%'`);
     assert.equal(Number(left), 0);
     assert.equal(Number(await value(db, "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'starling%'")), 0);
+    assert.equal(Number(await value(db, "SELECT count(*) FROM pg_trigger WHERE tgname IN ('messages_changed', 'reactions_changed')")), 2);
     await assert.rejects(db.query("INSERT INTO messages (id, room_id, sender_id, content) VALUES (gen_random_uuid(), 1, 1, 'plain')"), /null value/);
     const again = await adopt(database, '--finish');
     assert.equal(again.code, 0, again.stderr);
