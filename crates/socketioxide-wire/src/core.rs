@@ -439,3 +439,27 @@ impl Flusher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn open_inboxes_are_kept_for_their_sockets_and_no_longer() {
+        let core = Core::new(Settings::default());
+        let inbox = |feed: &Arc<dyn Any + Send + Sync>| OpenInbox {
+            feed: Arc::downgrade(feed),
+            data: Some(Box::new(7)),
+        };
+        let alive: Arc<dyn Any + Send + Sync> = Arc::new(());
+        core.keep_open((Sid::ZERO, 0), inbox(&alive));
+        for n in 1..10_000 {
+            let gone: Arc<dyn Any + Send + Sync> = Arc::new(());
+            core.keep_open((Sid::ZERO, n), inbox(&gone));
+            assert!(core.opened.lock().map.len() <= SWEEP_OPENED_AT);
+        }
+        let kept = core.take_open((Sid::ZERO, 0)).unwrap();
+        assert!(kept.feed.upgrade().is_some() && kept.data.unwrap().is::<i32>());
+        assert!(core.take_open((Sid::ZERO, 0)).is_none());
+    }
+}

@@ -1,7 +1,6 @@
 //! One socket of one namespace.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use socketioxide::adapter::{Adapter, LocalAdapter};
@@ -21,12 +20,11 @@ pub struct Handle<A: Adapter = LocalAdapter> {
     pub(crate) line: Arc<Line>,
     socket: SocketRef<A>,
     number: u64,
-    closed: AtomicBool,
 }
 
 impl<A: Adapter> Handle<A> {
     pub(crate) fn new(line: Arc<Line>, socket: SocketRef<A>, number: u64) -> Self {
-        Self { line, socket, number, closed: AtomicBool::new(false) }
+        Self { line, socket, number }
     }
 
     /// A number that no other handle of this process has.
@@ -117,9 +115,7 @@ impl<A: Adapter> Handle<A> {
     }
 
     fn unregister(&self) {
-        if !self.closed.swap(true, Ordering::AcqRel) {
-            self.line.sockets.lock().remove(std::ptr::from_ref(self).cast());
-        }
+        self.line.sockets.lock().remove(std::ptr::from_ref(self).cast());
     }
 }
 

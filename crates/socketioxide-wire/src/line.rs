@@ -413,3 +413,49 @@ impl Line {
         matches!(&*self.mode.lock(), Mode::Direct(_))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Socket(u8);
+
+    impl Engine for Socket {
+        fn is_connected(&self) -> bool {
+            true
+        }
+
+        fn is_websocket(&self) -> bool {
+            self.0 > 0
+        }
+
+        fn fence(&self, _: &str) -> Result<(), SendError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn sockets_come_and_go_and_the_newest_is_found() {
+        let all: Vec<Arc<Socket>> = (1..4).map(|n| Arc::new(Socket(n))).collect();
+        let mut sockets = Sockets::default();
+        let is_last = |sockets: &Sockets, expected: Option<&Arc<Socket>>| {
+            let address = |socket: &Arc<Socket>| Arc::as_ptr(socket).cast::<()>();
+            let last = sockets.last().map(|last| Arc::as_ptr(&last).cast::<()>());
+            last == expected.map(address)
+        };
+        for count in 1..=all.len() {
+            for socket in &all[..count] {
+                assert!(sockets.is_empty() == Arc::ptr_eq(socket, &all[0]));
+                sockets.add(Arc::<Socket>::downgrade(socket));
+                assert!(is_last(&sockets, Some(socket)));
+            }
+            for (n, socket) in all[..count].iter().enumerate() {
+                sockets.remove(Arc::as_ptr(socket).cast());
+                // Again is fine.
+                sockets.remove(Arc::as_ptr(socket).cast());
+                let last = all[n + 1..count].last();
+                assert!(is_last(&sockets, last) && sockets.is_empty() == last.is_none());
+            }
+        }
+    }
+}

@@ -8,65 +8,184 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{Options, Polling, World, Ws, soon, until};
+use socketioxide::socket::DisconnectReason;
 use socketioxide_wire::{Frame, Settings};
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Notify;
 
 const HEALTHY: usize = 1000;
 
-/// Starts clients that read all they get; each says how many messages it saw when
-/// `count` have come.
-async fn healthy(world: &Arc<World>, count: usize) -> Vec<tokio::task::JoinHandle<()>> {
-    let mut clients = Vec::new();
-    for n in 0..HEALTHY {
-        let mut ws = Ws::connect(world, &format!("h{n}")).await;
-        world.enter(&world.socket(&format!("h{n}")).await, "all");
-        clients.push(tokio::spawn(async move { ws.collect(&mut Vec::new(), count).await }));
+/// The last message of a test.
+const LAST: &str = "m last";
+
+/// Reads 1 KiB a second, pings among it, and counts that, until it is told to catch
+/// up; then to the last message.
+async fn slowly(
+    mut ws: Ws,
+    read: Arc<AtomicUsize>,
+    catch_up: Arc<AtomicBool>,
+) -> (Ws, Vec<String>) {
+    let mut turn = tokio::time::interval(Duration::from_millis(125));
+    let mut got = Vec::new();
+    ws.piece = 128;
+    while !catch_up.load(Ordering::SeqCst) {
+        turn.tick().await;
+        read.fetch_add(ws.take_in(&mut got).await, Ordering::SeqCst);
     }
-    clients
+    ws.read_to(&mut got, LAST).await;
+    (ws, got)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_is_stuck_is_ended_at_the_limit_and_harms_nobody() {
-    let settings = Settings { waiting_bytes: 256 * 1024, ..Settings::default() };
-    let world = World::start(Options { settings, ..Options::default() }).await;
-    let rounds = 100;
-    let clients = healthy(&world, rounds).await;
-    let stuck: Vec<Ws> = {
-        let mut stuck = Vec::new();
-        for n in 0..5 {
-            stuck.push(Ws::connect(&world, &format!("s{n}")).await);
-            world.enter(&world.socket(&format!("s{n}")).await, "stuck");
-        }
-        stuck
-    };
-    // Much for those who don't read, a little for all others.
-    let large = "x".repeat(64 * 1024);
-    let flooding = tokio::spawn({
-        let world = world.clone();
-        async move {
-            let frame = Frame::event("/", "m", large).unwrap();
-            while world.disconnects.load(Ordering::SeqCst) < 5 {
-                for member in world.rooms.lock().members(&"stuck".to_owned()) {
-                    member.send(&frame);
-                }
-                let waiting = world.core.sessions().waiting_bytes;
-                assert!(waiting < 5 * 400 * 1024 + HEALTHY * 4096, "{waiting} bytes wait");
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+/// Bytes of a message with so many letters.
+fn frame_len(letters: usize) -> usize {
+    Frame::event("/", "m", "x".repeat(letters)).unwrap().bytes().len()
+}
+
+/// A client whose connection is cut by and by: nothing comes through any more, in
+/// neither direction, though both ends stay open.
+async fn through_a_proxy(world: &World, name: &str, cut: &Arc<Notify>) -> Ws {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = listener.local_addr().unwrap();
+    let (server, cut) = (world.addr, cut.clone());
+    tokio::spawn(async move {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let mut far = tokio::net::TcpStream::connect(server).await.unwrap();
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+            () = cut.notified() => std::future::pending().await,
         }
     });
-    for n in 0..rounds {
-        world.broadcast("all", &format!("{n}"));
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    Ws::connect_to(proxy, 0, name).await
+}
+
+/// All kinds of bad readers at once, beside the same thousand good ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn stuck_slow_and_dead_readers_end_as_they_should_and_harm_no_healthy_one() {
+    const EACH: usize = 5;
+    const BAD: usize = 4 * EACH;
+    const LIMIT: usize = 128 * 1024;
+    // 6 s of a slow reader; the kernel holds half of it.
+    const BEHIND: usize = 6 * 1024;
+    let settings = Settings {
+        waiting_bytes: LIMIT,
+        // So that it finds those who are stuck before the heartbeat does.
+        write_timeout: Duration::from_secs(4),
+        ..Settings::default()
+    };
+    let world = World::start(Options {
+        settings,
+        kernel_buffer: 2048,
+        // What waits for the slow one, and so its next ping, is read in less time.
+        ping: (Duration::from_secs(1), Duration::from_secs(10)),
+        ..Options::default()
+    })
+    .await;
+
+    let mut healthy = Vec::new();
+    for n in 0..HEALTHY {
+        let name = format!("healthy{n}");
+        let mut ws = Ws::connect_to(world.addr, 0, &name).await;
+        let handle = world.socket(&name).await;
+        world.enter(&handle, "all");
+        let (number, name) = (handle.number(), name.clone());
+        let reading = tokio::spawn(async move {
+            let mut got = Vec::new();
+            ws.read_to(&mut got, LAST).await;
+            // Lives on, and answers pings, until the server goes.
+            (got, tokio::spawn(async move { while ws.next().await.is_some() {} }))
+        });
+        healthy.push((name, number, reading));
     }
-    for client in clients {
-        soon("a healthy client", client).await.unwrap();
+    // Stuck in two ways: more than the limit comes for the first, less for the others.
+    let mut here = Vec::new();
+    for room in ["flooded", "silted"] {
+        for n in 0..EACH {
+            let name = format!("{room}{n}");
+            here.push(Ws::connect(&world, &name).await);
+            world.enter(&world.socket(&name).await, room);
+        }
     }
-    soon("the handlers of the stuck", flooding).await.unwrap();
-    assert_eq!(world.core.stats().ended_by_limit, 5);
-    drop(stuck);
-    until("all to be gone", || world.core.sessions().sessions == 0).await;
-    until("the rooms to be empty", || world.rooms.lock().is_empty()).await;
+    // Dead in two ways: the process stands still, and the way is cut.
+    let cut = Arc::new(Notify::new());
+    for n in 0..EACH {
+        here.push(Ws::connect_to(world.addr, 0, &format!("still{n}")).await);
+        here.push(through_a_proxy(&world, &format!("cut{n}"), &cut).await);
+    }
+    let slow = Ws::connect(&world, "slow").await;
+    let slow_handle = world.socket("slow").await;
+    let everybody: Vec<_> = world.sockets.lock().values().cloned().collect();
+    assert_eq!(everybody.len(), HEALTHY + BAD + 1);
+    for handle in &everybody {
+        world.enter(handle, "all");
+    }
+    drop(everybody);
+    cut.notify_waiters();
+
+    let silt = Frame::event("/", "m", "x".repeat(32 * 1024)).unwrap();
+    for member in world.rooms.lock().members(&"silted".to_owned()) {
+        assert!(member.send(&silt));
+    }
+    let catch_up = Arc::new(AtomicBool::new(false));
+    let (read, mut told) = (Arc::new(AtomicUsize::new(0)), 0);
+    let reading = tokio::spawn(slowly(slow, read.clone(), catch_up.clone()));
+    let flood = Frame::event("/", "m", "x".repeat(8 * 1024)).unwrap();
+    let mut n = 0;
+    soon("the end of all that are stuck or dead", async {
+        while world.disconnects.load(Ordering::SeqCst) < BAD {
+            world.broadcast("all", &format!("{n:06}"));
+            told += frame_len(6);
+            // The slow one is always behind by as much, and so are its pings.
+            while told < read.load(Ordering::SeqCst) + BEHIND {
+                world.tell(&slow_handle, &format!("{told:06} {}", "x".repeat(200)));
+                told += frame_len(207);
+            }
+            for member in world.rooms.lock().members(&"flooded".to_owned()) {
+                member.send(&flood);
+            }
+            // The limit for each of the bad; one message or two for the healthy.
+            let now = world.core.sessions();
+            let bad = now.sessions - HEALTHY;
+            let most = bad * LIMIT + HEALTHY * 512;
+            assert!(now.waiting_bytes <= most, "{now:?}");
+            n += 1;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    let stats = world.core.stats();
+    assert_eq!((stats.ended_by_limit, stats.ended_by_timeout), (EACH as u64, EACH as u64));
+
+    world.broadcast("all", LAST.strip_prefix("m ").unwrap());
+    let mut still_here = Vec::new();
+    for (name, number, reading) in healthy {
+        let (got, here) = soon("a healthy client", reading).await.unwrap();
+        assert!(got == world.sent.lock()[&number], "{name} missed something");
+        still_here.push(here);
+    }
+    // Now only the slow one can be behind, and it is, after so much longer than the
+    // write timeout.
+    let waiting = world.core.sessions().waiting_bytes;
+    assert!(waiting > 0 && waiting < LIMIT, "{waiting}");
+    catch_up.store(true, Ordering::SeqCst);
+    let (_slow, got) = soon("the slow client", reading).await.unwrap();
+    assert!(got == world.sent.lock()[&slow_handle.number()], "the slow one missed something");
+
+    // The handlers of these ran, once, and nobody else's.
+    let mut ends = world.ends.lock().clone();
+    ends.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let names: Vec<&str> = ends.iter().map(|(name, _)| name.as_str()).collect();
+    let mut expected: Vec<String> = ["cut", "flooded", "silted", "still"]
+        .iter()
+        .flat_map(|kind| (0..EACH).map(move |n| format!("{kind}{n}")))
+        .collect();
+    expected.sort();
+    assert_eq!(names, expected);
+    for (name, reason) in &ends {
+        let dead = name.starts_with("cut") || name.starts_with("still");
+        assert_eq!(dead, *reason == DisconnectReason::HeartbeatTimeout, "{name}: {reason:?}");
+    }
+    assert_eq!(world.core.sessions().sessions, HEALTHY + 1);
+    drop(here);
 }
 
 #[tokio::test(flavor = "multi_thread")]

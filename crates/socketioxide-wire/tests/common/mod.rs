@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use socketioxide::SocketIo;
 use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler as _;
+use socketioxide::socket::{DisconnectReason, Sid};
 use socketioxide_wire::{Core, Entry, Event, Frame, Handle, Inbox, Outlet, Rooms, Settings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -52,6 +53,8 @@ pub struct World {
     pub sent: Mutex<HashMap<u64, Vec<String>>>,
     pub connects: AtomicUsize,
     pub disconnects: AtomicUsize,
+    /// Whose disconnect handler ran, and why.
+    pub ends: Mutex<Vec<(String, DisconnectReason)>>,
     on_event: OnEvent,
     /// Bytes that the kernel may hold for a connection; 0 leaves that to it.
     pub kernel_buffer: u32,
@@ -109,13 +112,14 @@ impl World {
             sent: Mutex::default(),
             connects: AtomicUsize::new(0),
             disconnects: AtomicUsize::new(0),
+            ends: Mutex::default(),
             on_event: options.on_event,
             kernel_buffer: options.kernel_buffer,
         });
         for namespace in ["/", "/chat"] {
             let (world, opening) = (world.clone(), core.clone());
             let opened = async move |socket: SocketRef| {
-                Inbox::open(&opening, &socket);
+                Inbox::open_with(&opening, &socket, socket.id);
                 Ok::<(), Infallible>(())
             };
             let connected = async move |socket: SocketRef| world.clone().connected(socket).await;
@@ -138,12 +142,15 @@ impl World {
         let query = socket.req_parts().uri.query().unwrap().to_owned();
         let name = query.split("name=").nth(1).unwrap_or("?").split('&').next().unwrap();
         let key = (name.to_owned(), socket.ns().to_owned());
-        let (handle, outlet) = self.core.register(socket);
+        let sid = socket.id;
+        let (handle, outlet, data) = self.core.register_with::<Sid, _>(socket);
+        assert_eq!(data, Some(sid), "what the middleware gave");
         self.rooms.lock().add(&*handle);
         self.sockets.lock().insert(key.clone(), handle.clone());
         self.connects.fetch_add(1, Ordering::SeqCst);
         let (world, closing) = (self.clone(), handle.clone());
-        outlet.at_close(move |_| {
+        outlet.at_close(move |reason| {
+            world.ends.lock().push((key.0.clone(), reason));
             world.rooms.lock().remove(&closing);
             world.sockets.lock().remove(&key);
             world.disconnects.fetch_add(1, Ordering::SeqCst);
@@ -225,7 +232,11 @@ async fn dial(addr: SocketAddr, kernel_buffer: u32) -> TcpStream {
 impl Ws {
     /// Shakes hands; `query` follows `EIO=4&transport=websocket`.
     pub async fn open(world: &World, query: &str) -> Self {
-        let mut stream = dial(world.addr, world.kernel_buffer).await;
+        Self::open_to(world.addr, world.kernel_buffer, query).await
+    }
+
+    async fn open_to(addr: SocketAddr, kernel_buffer: u32, query: &str) -> Self {
+        let mut stream = dial(addr, kernel_buffer).await;
         let request = format!(
             "GET /socket.io/?EIO=4&transport=websocket{query} HTTP/1.1\r\nHost: x\r\n\
              Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
@@ -250,7 +261,12 @@ impl Ws {
 
     /// A socket of the main namespace with this name.
     pub async fn connect(world: &World, name: &str) -> Self {
-        let mut ws = Self::open(world, &format!("&name={name}")).await;
+        Self::connect_to(world.addr, world.kernel_buffer, name).await
+    }
+
+    /// The same, by another address or with other buffers.
+    pub async fn connect_to(addr: SocketAddr, kernel_buffer: u32, name: &str) -> Self {
+        let mut ws = Self::open_to(addr, kernel_buffer, &format!("&name={name}")).await;
         assert!(ws.text().await.starts_with("0{"));
         ws.send("40").await;
         assert!(ws.text().await.starts_with("40{"), "first comes the answer to CONNECT");
@@ -343,6 +359,30 @@ impl Ws {
         let (opcode, payload) = self.next().await.unwrap();
         assert_eq!(opcode, 1, "{payload:?}");
         String::from_utf8(payload).unwrap()
+    }
+
+    /// Reads one piece, and notes the messages that it completes; pings are answered.
+    /// Says how many bytes it read.
+    pub async fn take_in(&mut self, into: &mut Vec<String>) -> usize {
+        let count = self.more().await;
+        assert!(count > 0, "closed");
+        while let Some((_, payload)) = self.take() {
+            match &payload[..] {
+                b"2" => {
+                    self.pings += 1;
+                    self.send("3").await;
+                }
+                text => into.extend(noted(std::str::from_utf8(text).unwrap())),
+            }
+        }
+        count
+    }
+
+    /// Notes all messages until this one.
+    pub async fn read_to(&mut self, into: &mut Vec<String>, last: &str) {
+        while into.last().is_none_or(|text| text != last) {
+            into.extend(noted(&self.text().await));
+        }
     }
 
     /// All messages that are written down, until there are so many.
