@@ -55,7 +55,9 @@ impl Cache {
         if let Some(CachedPage { mut messages, .. }) = hit {
             repository.add_receipts(user, &mut messages).await?;
             let next_before = messages.first().map(|first| first.seq).filter(|seq| *seq > 1);
-            return Ok(Some(HistoryPage { messages, next_before, next_after: None }));
+            let next_after =
+                messages.last().map(|last| last.seq).filter(|seq| *seq < head.last_seq);
+            return Ok(Some(HistoryPage { messages, next_before, next_after }));
         }
         let page = repository.history(user, room, Page::Newest, limit).await?;
         if let Some(page) = &page {

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fred::clients::WithOptions;
+use fred::error::ErrorKind;
 use fred::interfaces::{ClientLike, EventInterface, FredResult, LuaInterface};
 use fred::prelude::{Builder, Client, Config, ReconnectPolicy};
 use fred::types::config::Options;
@@ -188,7 +189,8 @@ impl Redis {
             return Err(Trouble::Away);
         }
         // Past the pause on purpose: the question is how Redis is now.
-        let ping = self.options(within).ping::<Value>(None).await;
+        let client = self.options(within);
+        let ping = self.in_time(within, client.ping::<Value>(None)).await;
         self.judge(ping).map(|_| ())
     }
 
@@ -207,17 +209,18 @@ impl Redis {
     ) -> Result<R, Trouble> {
         self.begin()?;
         let client = self.options(within);
-        let hash = script.sha1().clone();
-        let answer = match client.evalsha::<Value, _, _, _>(hash, keys.clone(), args.clone()).await
-        {
-            // Redis was restarted, or never saw it: EVAL also makes it known.
-            Err(error) if error.details().starts_with("NOSCRIPT") => {
-                let text = script.lua().cloned().unwrap_or_default();
-                client.eval(text, keys, args).await
+        let answer = self.in_time(within, async {
+            let hash = script.sha1().clone();
+            match client.evalsha::<Value, _, _, _>(hash, keys.clone(), args.clone()).await {
+                // Redis was restarted, or never saw it: EVAL also makes it known.
+                Err(error) if error.details().starts_with("NOSCRIPT") => {
+                    let text = script.lua().cloned().unwrap_or_default();
+                    client.eval(text, keys, args).await
+                }
+                answer => answer,
             }
-            answer => answer,
-        };
-        self.judge(answer)?.convert().map_err(|error| Trouble::Refused(error.to_string()))
+        });
+        self.judge(answer.await)?.convert().map_err(|error| Trouble::Refused(error.to_string()))
     }
 
     /// Runs a command.
@@ -230,8 +233,8 @@ impl Redis {
         F: Future<Output = FredResult<Value>>,
     {
         self.begin()?;
-        let answer = command(self.options(within)).await;
-        self.judge(answer)?.convert().map_err(|error| Trouble::Refused(error.to_string()))
+        let answer = self.in_time(within, command(self.options(within)));
+        self.judge(answer.await)?.convert().map_err(|error| Trouble::Refused(error.to_string()))
     }
 
     fn begin(&self) -> Result<(), Trouble> {
@@ -240,6 +243,17 @@ impl Redis {
         } else {
             Err(Trouble::Away)
         }
+    }
+
+    /// fred's own time for a command doesn't cover the wait for a connection.
+    async fn in_time(
+        &self,
+        within: Duration,
+        command: impl Future<Output = FredResult<Value>>,
+    ) -> FredResult<Value> {
+        tokio::time::timeout(within, command)
+            .await
+            .unwrap_or_else(|_| Err(fred::error::Error::new(ErrorKind::Timeout, "no answer")))
     }
 
     fn options(&self, within: Duration) -> WithOptions<Client> {
@@ -252,7 +266,6 @@ impl Redis {
     }
 
     fn judge(&self, answer: FredResult<Value>) -> Result<Value, Trouble> {
-        use fred::error::ErrorKind;
         match answer {
             Ok(value) => {
                 self.patient.answered();

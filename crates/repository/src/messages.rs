@@ -26,6 +26,8 @@ pub enum Page {
 /// what the room holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoomHead {
+    /// The highest `seq` that was given out.
+    pub last_seq: i64,
     /// Id and `seq` of the newest message; `None` in an empty room.
     pub newest: Option<(MessageId, i64)>,
     /// Another one after every change of a message or reaction, none twice; nil
@@ -191,8 +193,9 @@ impl Repository {
     #[tracing::instrument(name = "db.messages.head", skip(self))]
     pub async fn room_head(&self, user: UserId, room: RoomId) -> Result<Option<RoomHead>> {
         let found = sqlx::query!(
-            r#"SELECT m.id AS "id?", m.seq AS "seq?", c.version AS "version?"
+            r#"SELECT r.last_seq, m.id AS "id?", m.seq AS "seq?", c.version AS "version?"
                FROM room_members rm
+               JOIN rooms r ON r.id = rm.room_id
                LEFT JOIN LATERAL (
                  SELECT id, seq
                  FROM messages
@@ -210,6 +213,7 @@ impl Repository {
         .fetch_optional(&self.pool)
         .await?;
         Ok(found.map(|row| RoomHead {
+            last_seq: row.last_seq,
             newest: row.id.zip(row.seq).map(|(id, seq)| (MessageId(id), seq)),
             version: row.version.unwrap_or_default(),
         }))
