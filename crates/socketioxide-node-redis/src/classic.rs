@@ -7,7 +7,7 @@ use crate::protocol::{
     Answer, Asked, Dialect, Event, Incoming, Opts, Request, either, event_pairs, names, packet,
     rooms, text,
 };
-use crate::value::{Malformed, Value};
+use crate::value::{Malformed, TEXT, Value};
 
 /// The numbers of requests and answers.
 mod kind {
@@ -31,7 +31,7 @@ fn event<'a>(dialect: &'a Dialect, event: Event<'a>) -> Value<'a> {
 }
 
 fn msgpack(value: &Value<'_>) -> Bytes {
-    let mut out = Vec::with_capacity(256);
+    let mut out = Vec::with_capacity(TEXT);
     value.to_msgpack(&mut out);
     out.into()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::driver::{Channel, Topics};
-use crate::value::{Malformed, Value};
+use crate::value::{Malformed, TEXT, Value};
 use crate::{classic, sharded};
 
 /// An event with its arguments.
@@ -77,7 +77,8 @@ impl<'a> Event<'a> {
     /// The JSON of a Socket.IO packet, `["name",arg,…]`, and its attachments.
     #[must_use]
     pub fn packet(&self) -> (String, Vec<Bytes>) {
-        let (mut out, mut attachments) = (String::from("["), Vec::new());
+        let (mut out, mut attachments) = (String::with_capacity(TEXT), Vec::new());
+        out.push('[');
         for (n, value) in self.data.iter().enumerate() {
             if n > 0 {
                 out.push(',');

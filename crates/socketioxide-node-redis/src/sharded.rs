@@ -12,7 +12,7 @@ use crate::protocol::{
     Answer, Asked, Dialect, Event, Incoming, Opts, Request, either, event_pairs, names, packet,
     rooms, text,
 };
-use crate::value::{Malformed, Value, object};
+use crate::value::{Malformed, TEXT, Value, object};
 
 /// The numbers of messages (`MessageType` of `socket.io-adapter`).
 mod kind {
@@ -38,7 +38,7 @@ fn message(dialect: &Dialect, kind: u64, data: Vec<(&'static str, Option<Value<'
         ("nsp", (&*dialect.nsp).into()),
     ]);
     if message.has_binary() {
-        let mut out = Vec::with_capacity(256);
+        let mut out = Vec::with_capacity(TEXT);
         message.to_msgpack(&mut out);
         out.into()
     } else {

@@ -17,6 +17,8 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 const DEPTH: usize = 128;
 /// Elements that are made room for before any of them has been read.
 const RESERVE: usize = 64;
+/// Room for the text of a common message.
+pub(crate) const TEXT: usize = 512;
 /// Integers up to here are exact as a JavaScript number.
 const EXACT: u64 = 1 << 53;
 
@@ -287,7 +289,7 @@ impl<'a> Value<'a> {
     /// The JSON text of [`to_json`](Self::to_json), without attachments.
     #[must_use]
     pub fn json(&self) -> String {
-        let mut out = String::new();
+        let mut out = String::with_capacity(TEXT);
         self.to_json(&mut out, None);
         out
     }
@@ -295,7 +297,7 @@ impl<'a> Value<'a> {
     /// The JSON and the attachments of a Socket.IO packet.
     #[must_use]
     pub fn packet(&self) -> (String, Vec<Bytes>) {
-        let (mut out, mut attachments) = (String::new(), Vec::new());
+        let (mut out, mut attachments) = (String::with_capacity(TEXT), Vec::new());
         self.to_json(&mut out, Some(&mut attachments));
         (out, attachments)
     }
@@ -429,10 +431,19 @@ fn count(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
-fn push_integer(out: &mut String, value: u64) {
-    use std::fmt::Write as _;
-    // Writing to a `String` can't fail.
-    let _ = write!(out, "{value}");
+fn push_integer(out: &mut String, mut value: u64) {
+    // As many digits as the largest has; filled from the end.
+    let mut digits = [0; 20];
+    let mut from = digits.len();
+    for (at, digit) in digits.iter_mut().enumerate().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
+        from = at;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend(digits[from..].iter().map(|digit| char::from(*digit)));
 }
 
 /// ECMA-262 "Number::toString" as JSON uses it.
@@ -449,7 +460,8 @@ fn push_number(out: &mut String, value: f64) {
 /// A text in quotes. `serde_json` escapes what `JSON.stringify` does, no more.
 fn push_text(out: &mut String, text: &str) {
     let plain = |byte: &u8| *byte >= 0x20 && *byte != b'"' && *byte != b'\\';
-    if text.as_bytes().iter().all(plain) {
+    // To the end in any case, so that many bytes are looked at at once.
+    if text.as_bytes().iter().fold(true, |all, byte| all & plain(byte)) {
         out.push('"');
         out.push_str(text);
         out.push('"');
@@ -682,7 +694,12 @@ impl<'a> Reader<'a> {
     }
 
     fn text(&mut self, len: usize) -> Result<Value<'a>, Malformed> {
-        Ok(Value::Str(String::from_utf8_lossy(self.take(len)?)))
+        let bytes = self.take(len)?;
+        // Almost always it is whole, and then this is the faster way.
+        Ok(Value::Str(match std::str::from_utf8(bytes) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(bytes),
+        }))
     }
 
     fn long_text(&mut self, bytes: usize) -> Result<Value<'a>, Malformed> {
