@@ -14,7 +14,7 @@ use starling_chat::memory::{MemoryLimits, MemoryPresence, Rates};
 use starling_chat::ports::CACHED_MESSAGES;
 use starling_chat::{Auth, Chat, Except, Fanout, Settings, Target};
 use starling_protocol::event::{MessageSend, ServerEvent};
-use starling_protocol::http::HistoryPage;
+use starling_protocol::http::{HistoryPage, MembersAdd};
 use starling_protocol::{Message, MessageType, RoomId, SessionId, Timestamp, UserId};
 use starling_redis::{Redis, RedisCache};
 use starling_repository::{CreateUser, NewUser, Page, PoolSettings, Repository};
@@ -499,4 +499,57 @@ async fn under_concurrent_writers_no_old_page_is_seen() {
     }
     assert!(compared > 20, "{compared}");
     w.all_see_the_truth().await;
+}
+
+/// What a newest page costs with the cache and without; prints, asserts nothing.
+/// `cargo test --release -p starling-redis --test cache -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures"]
+async fn what_the_cache_saves() {
+    let w = Arc::new(World::new().await);
+    for n in 1..=60 {
+        let who = if n % 2 == 0 { w.ann } else { w.bob };
+        let text = format!("message {n}: some words, as people write them in a chat");
+        let message = say(&w.a, who, words(w.room, &text)).await;
+        if n % 10 == 0 {
+            w.a.add_reaction(w.bob, message.id, "+1").await.unwrap();
+        }
+    }
+    let carl = user(&w.repository, "carl").await;
+    let carls = MembersAdd { user_ids: vec![carl] };
+    w.a.add_members(w.ann, w.room, &carls).await.unwrap();
+    w.warm().await;
+    for (who, what) in [(carl, "no own messages"), (w.ann, "25 own messages")] {
+        for at_once in [1, 8] {
+            for round in 0..2 {
+                for (chat, name) in [(&w.past, "database"), (&w.a, "cache")] {
+                    let began = Instant::now();
+                    let mut tasks = Vec::new();
+                    for _ in 0..at_once {
+                        let (chat, room) = (chat.clone(), w.room);
+                        tasks.push(tokio::spawn(async move {
+                            for _ in 0..1000 / at_once {
+                                chat.history(who, room, None, None, None).await.unwrap();
+                            }
+                        }));
+                    }
+                    for task in tasks {
+                        task.await.unwrap();
+                    }
+                    let page = began.elapsed() / 1000;
+                    println!("{what}, {at_once} at once, round {round}, {name}: {page:?} a page");
+                }
+            }
+        }
+    }
+    // What a send pays: nothing but a queue; Redis is written by another task.
+    for (chat, name) in
+        [(&w.past, "no cache"), (&w.a, "cache"), (&w.past, "no cache"), (&w.a, "cache")]
+    {
+        let began = Instant::now();
+        for n in 0..500 {
+            say(chat, w.ann, words(w.room, &format!("send {n}"))).await;
+        }
+        println!("send, {name}: {:?}", began.elapsed() / 500);
+    }
 }
