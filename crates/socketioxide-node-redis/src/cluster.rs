@@ -262,7 +262,8 @@ impl Cluster {
 
     /// Sets what looks at the broadcasts of other servers in a namespace before
     /// they reach sockets. It is called in the order in which they came, by one
-    /// task, and must not wait.
+    /// task, and must not wait. Broadcasts that ask clients for acknowledgements
+    /// don't come by: they are delivered at once.
     pub fn intercept(
         &self,
         nsp: impl Into<String>,

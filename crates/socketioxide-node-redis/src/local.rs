@@ -27,8 +27,9 @@ pub struct SocketInfo {
 ///
 /// [`NodeRedisAdapter`](crate::NodeRedisAdapter) brings the one of socketioxide's
 /// own rooms. An application that keeps rooms by itself implements it, and opens a
-/// [`Namespace`](crate::Namespace) with it. Calls come from one task, one after the
-/// other, and must not wait.
+/// [`Namespace`](crate::Namespace) with it. Calls must not wait. They come from one
+/// task, one after the other, but for what the application
+/// [delivers](crate::Namespace::deliver) itself.
 pub trait Local: Send + Sync + 'static {
     /// Sends an event of another server. `from` names that.
     fn broadcast(&self, from: Option<&str>, event: Event<'_>, opts: &Opts);
