@@ -10,7 +10,7 @@ use socketioxide_node_redis::{Cluster, FredDriver, Settings as ClusterSettings};
 use socketioxide_wire::{Core, Entry, Settings as WireSettings};
 use starling_chat::auth::AuthSettings;
 use starling_chat::memory::{MemoryLimits, MemoryPresence, Rates};
-use starling_chat::{Auth, Chat, Limits, PresenceStore, Settings};
+use starling_chat::{Auth, Chat, Limits, PresenceStore, RoomCache, Settings};
 use starling_protocol::Timestamp;
 use starling_protocol::event::{ServerDraining, ServerEvent};
 use starling_redis::{PresenceTimes, Redis, RedisCache, RedisLimits, RedisPresence};
@@ -104,6 +104,38 @@ fn raise_file_limit() {
     }
 }
 
+/// What all instances know, or what one does that is alone.
+struct Common {
+    presence: Arc<dyn PresenceStore>,
+    limits: Arc<dyn Limits>,
+    cache: Option<Arc<dyn RoomCache>>,
+    redis: Option<Redis>,
+}
+
+fn common(config: &Config) -> anyhow::Result<Common> {
+    let rates = Rates {
+        messages: config.message_rate_per_user,
+        connects: config.connect_rate_per_instance,
+        connects_from: config.connect_rate_per_ip,
+    };
+    let Some(url) = &config.redis_url else {
+        return Ok(Common {
+            presence: Arc::new(MemoryPresence::default()),
+            limits: Arc::new(MemoryLimits::new(rates)),
+            cache: None,
+            redis: None,
+        });
+    };
+    let redis = Redis::connect(url).context("REDIS_URL is no address of a Redis")?;
+    let times = PresenceTimes::default();
+    Ok(Common {
+        presence: Arc::new(RedisPresence::new(redis.clone(), &config.instance_id, times)),
+        limits: Arc::new(RedisLimits::new(redis.clone(), rates)),
+        cache: Some(Arc::new(RedisCache::start(redis.clone()))),
+        redis: Some(redis),
+    })
+}
+
 /// Serves until the first signal, then drains; the second ends it at once.
 /// `listening` is called when the address is bound.
 ///
@@ -126,23 +158,7 @@ pub async fn run(
         conceal_ids: true,
     });
     let hub = Hub::new(core.clone());
-    let rates = Rates {
-        messages: config.message_rate_per_user,
-        connects: config.connect_rate_per_instance,
-        connects_from: config.connect_rate_per_ip,
-    };
-    let redis = config.redis_url.as_deref().map(Redis::connect).transpose()?;
-    let (limits, presence): (Arc<dyn Limits>, Arc<dyn PresenceStore>) = match &redis {
-        Some(redis) => (
-            Arc::new(RedisLimits::new(redis.clone(), rates)),
-            Arc::new(RedisPresence::new(
-                redis.clone(),
-                &config.instance_id,
-                PresenceTimes::default(),
-            )),
-        ),
-        None => (Arc::new(MemoryLimits::new(rates)), Arc::new(MemoryPresence::default())),
-    };
+    let Common { presence, limits, cache, redis } = common(&config)?;
     let mut chat = Chat::new(
         repository.clone(),
         hub.clone(),
@@ -151,8 +167,10 @@ pub async fn run(
         auth(&config)?,
         Settings { receipt_rows_max_members: config.receipt_rows_max_members },
     );
-    if let Some(redis) = &redis {
-        chat = chat.with_cache(Arc::new(RedisCache::start(redis.clone())));
+    if let Some(cache) = cache {
+        chat = chat.with_cache(cache);
+    }
+    if redis.is_some() {
         let presence = chat.clone();
         tokio::spawn(async move { presence.keep_presence().await });
     }
@@ -212,13 +230,13 @@ async fn join_cluster(
     repository: &Repository,
 ) -> anyhow::Result<Option<Cluster>> {
     let Some(url) = config.redis_url.as_deref() else { return Ok(None) };
+    let driver =
+        async || FredDriver::from_url(url).await.context("REDIS_URL: Redis does not answer");
     let (cluster, notices) = match config.adapter {
         Adapter::Memory => return Ok(None),
-        Adapter::Socketioxide => (None, rust_cluster::join(url, hub).await?),
+        Adapter::Socketioxide => (None, rust_cluster::join(driver().await?, hub).await?),
         Adapter::Node => {
-            let driver =
-                FredDriver::from_url(url).await.context("REDIS_URL: Redis does not answer")?;
-            let cluster = Cluster::new(driver, ClusterSettings::default());
+            let cluster = Cluster::new(driver().await?, ClusterSettings::default());
             let notices = cluster.notices();
             cluster::join(&cluster, hub).await?;
             (Some(cluster), notices)

@@ -305,14 +305,6 @@ impl Aliases {
     }
 }
 
-/// What is to be done beyond this server.
-enum Reach {
-    /// Nothing.
-    Here,
-    /// These sockets.
-    Beyond(Opts),
-}
-
 impl<E: SocketEmitter> NodeRedisAdapter<E> {
     /// The namespace in the cluster, once [`CoreAdapter::init`] has resolved.
     #[must_use]
@@ -324,9 +316,10 @@ impl<E: SocketEmitter> NodeRedisAdapter<E> {
         self.namespace.get().ok_or(Error::Closed)
     }
 
-    fn reach(&self, opts: &BroadcastOptions) -> Reach {
+    /// Which sockets of other servers are meant; `None` if that is none.
+    fn beyond(&self, opts: &BroadcastOptions) -> Option<Opts> {
         if opts.is_local(self.sockets.local.server_id()) {
-            return Reach::Here;
+            return None;
         }
         let (mut rooms, mut except) = (distinct(&opts.rooms), distinct(&opts.except));
         let aliases = self.aliases.lock();
@@ -340,12 +333,27 @@ impl<E: SocketEmitter> NodeRedisAdapter<E> {
             Some(sid) if rooms.is_empty() => rooms.push(aliases.id(sid)),
             // socketioxide means nobody.
             None if rooms.is_empty() && !opts.has_flag(BroadcastFlags::Broadcast) => {
-                return Reach::Here;
+                return None;
             }
             _ => {}
         }
         let volatile = opts.has_flag(BroadcastFlags::Volatile);
-        Reach::Beyond(Opts { rooms, except, volatile, timeout: None })
+        Some(Opts { rooms, except, volatile, timeout: None })
+    }
+
+    /// Tells the other servers, if their sockets are meant, and gets ready what is to
+    /// be done here, whatever becomes of that.
+    fn tell(
+        &self,
+        opts: &BroadcastOptions,
+        tell: impl FnOnce(&Namespace, Opts) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let told = match self.beyond(opts) {
+            None => Ok(()),
+            Some(beyond) => self.open().and_then(|namespace| tell(namespace, beyond)),
+        };
+        self.prepare(opts);
+        told
     }
 
     /// Rooms named by the ids of local sockets exist once they are asked for.
@@ -444,16 +452,11 @@ impl<E: SocketEmitter> CoreAdapter<E> for NodeRedisAdapter<E> {
         packet: Packet,
         opts: BroadcastOptions,
     ) -> Result<(), BroadcastError> {
-        let beyond = match self.reach(&opts) {
-            Reach::Here => Ok(()),
-            Reach::Beyond(opts) => self.open().and_then(|namespace| {
-                with_event(&packet, |event| namespace.broadcast(event, &opts))
-            }),
-        };
-        self.prepare(&opts);
-        // Whatever becomes of the others: those here get it.
+        let told = self.tell(&opts, |namespace, opts| {
+            with_event(&packet, |event| namespace.broadcast(event, &opts))
+        });
         self.sockets.local.broadcast(packet, opts).map_err(BroadcastError::from)?;
-        beyond.map_err(|error| BroadcastError::Adapter(AdapterError::from(error)))
+        told.map_err(|error| BroadcastError::Adapter(AdapterError::from(error)))
     }
 
     async fn broadcast_with_ack(
@@ -462,10 +465,10 @@ impl<E: SocketEmitter> CoreAdapter<E> for NodeRedisAdapter<E> {
         opts: BroadcastOptions,
         timeout: Option<Duration>,
     ) -> Result<Self::AckStream, Error> {
-        let reach = self.reach(&opts);
+        let beyond = self.beyond(&opts);
         self.prepare(&opts);
         let (here, _) = self.sockets.local.broadcast_with_ack(packet.clone(), opts, timeout);
-        let Reach::Beyond(opts) = reach else { return Ok(here.boxed().fuse()) };
+        let Some(opts) = beyond else { return Ok(here.boxed().fuse()) };
         let timeout = timeout.unwrap_or_else(|| self.sockets.local.ack_timeout());
         let namespace = self.open()?.clone();
         // Owned, since the event is borrowed from the packet only up to here.
@@ -496,13 +499,9 @@ impl<E: SocketEmitter> CoreAdapter<E> for NodeRedisAdapter<E> {
         rooms: impl RoomParam,
     ) -> Result<(), Error> {
         let rooms: Vec<Room> = rooms.into_room_iter().collect();
-        let beyond = match self.reach(&opts) {
-            Reach::Here => Ok(()),
-            Reach::Beyond(opts) => self.open().and_then(|ns| ns.join(opts, distinct(&rooms))),
-        };
-        self.prepare(&opts);
+        let told = self.tell(&opts, |ns, opts| ns.join(opts, distinct(&rooms)));
         self.sockets.local.add_sockets(opts, rooms);
-        beyond
+        told
     }
 
     async fn del_sockets(
@@ -511,30 +510,22 @@ impl<E: SocketEmitter> CoreAdapter<E> for NodeRedisAdapter<E> {
         rooms: impl RoomParam,
     ) -> Result<(), Error> {
         let rooms: Vec<Room> = rooms.into_room_iter().collect();
-        let beyond = match self.reach(&opts) {
-            Reach::Here => Ok(()),
-            Reach::Beyond(opts) => self.open().and_then(|ns| ns.leave(opts, distinct(&rooms))),
-        };
-        self.prepare(&opts);
+        let told = self.tell(&opts, |ns, opts| ns.leave(opts, distinct(&rooms)));
         self.sockets.local.del_sockets(opts, rooms);
-        beyond
+        told
     }
 
     async fn disconnect_socket(&self, opts: BroadcastOptions) -> Result<(), BroadcastError> {
-        let beyond = match self.reach(&opts) {
-            Reach::Here => Ok(()),
-            Reach::Beyond(opts) => self.open().and_then(|ns| ns.disconnect(opts, false)),
-        };
-        self.prepare(&opts);
+        let told = self.tell(&opts, |ns, opts| ns.disconnect(opts, false));
         self.sockets.local.disconnect_socket(opts).map_err(BroadcastError::Socket)?;
-        beyond.map_err(|error| BroadcastError::Adapter(AdapterError::from(error)))
+        told.map_err(|error| BroadcastError::Adapter(AdapterError::from(error)))
     }
 
     async fn rooms(&self, opts: BroadcastOptions) -> Result<Vec<Room>, Error> {
-        let reach = self.reach(&opts);
+        let beyond = self.beyond(&opts);
         self.prepare(&opts);
         let mut rooms = self.sockets.rooms_of(opts);
-        if let Reach::Beyond(opts) = reach {
+        if let Some(opts) = beyond {
             let namespace = self.open()?;
             let missing = if opts.rooms.is_empty() && opts.except.is_empty() {
                 let all = namespace.rooms().await?;
@@ -552,10 +543,10 @@ impl<E: SocketEmitter> CoreAdapter<E> for NodeRedisAdapter<E> {
     }
 
     async fn fetch_sockets(&self, opts: BroadcastOptions) -> Result<Vec<RemoteSocketData>, Error> {
-        let reach = self.reach(&opts);
+        let beyond = self.beyond(&opts);
         self.prepare(&opts);
         let mut sockets = self.sockets.local.fetch_sockets(opts);
-        if let Reach::Beyond(opts) = reach {
+        if let Some(opts) = beyond {
             let others = self.open()?.fetch_sockets(opts).await?;
             self.incomplete("sockets", others.missing);
             let mut aliases = self.aliases.lock();

@@ -64,21 +64,45 @@ pub(super) async fn begin(
     Ok(tx)
 }
 
-/// Runs statements in one transaction, with short waits, until it succeeds.
-/// The SQL is made from the catalogs: `sqlx::query!` can't know it.
-pub(super) async fn change(db: &mut PgConnection, what: &str, sql: &str) -> Result<(), AdoptError> {
+/// Does something in one transaction with short waits, again until it succeeds.
+pub(super) async fn persist<T>(
+    db: &mut PgConnection,
+    what: &str,
+    run: impl AsyncFnMut(&mut PgConnection) -> Result<T, sqlx::Error>,
+) -> Result<T, AdoptError> {
+    persist_over(db, what, is_busy, run).await
+}
+
+/// The same, with a say in which failures may pass by themselves.
+pub(super) async fn persist_over<T>(
+    db: &mut PgConnection,
+    what: &str,
+    passes: impl Fn(&sqlx::Error) -> bool,
+    mut run: impl AsyncFnMut(&mut PgConnection) -> Result<T, sqlx::Error>,
+) -> Result<T, AdoptError> {
     let mut patience = Patience::new();
     loop {
         let mut tx = begin(db).await?;
-        match sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx).await {
-            Ok(_) => {
+        match run(&mut tx).await {
+            Ok(done) => {
                 tx.commit().await?;
-                return Ok(());
+                return Ok(done);
             }
-            Err(error) if is_busy(&error) => tx.rollback().await?,
-            Err(error) => return Err(AdoptError::step(what, error)),
+            Err(error) if passes(&error) => tx.rollback().await?,
+            Err(error) => return Err(error.into()),
         }
         patience.again(what).await?;
+    }
+}
+
+/// Runs statements in one transaction, with short waits, until it succeeds.
+/// The SQL is made from the catalogs: `sqlx::query!` can't know it.
+pub(super) async fn change(db: &mut PgConnection, what: &str, sql: &str) -> Result<(), AdoptError> {
+    let run = async |tx: &mut PgConnection| sqlx::raw_sql(AssertSqlSafe(sql)).execute(tx).await;
+    match persist(db, what, run).await {
+        Ok(_) => Ok(()),
+        Err(AdoptError::Database(error)) => Err(AdoptError::step(what, error)),
+        Err(error) => Err(error),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::ddl::{Patience, begin, is_busy};
+use super::ddl::{is_busy, persist, persist_over};
 use super::plan::quote;
 use super::{AdoptError, Say};
 
@@ -34,29 +34,15 @@ pub(super) async fn column(
         column = quote(name),
     );
     let (mut after, mut filled) = (i64::MIN, 0);
-    let mut patience = Patience::new();
+    let what = format!("filling {table}.{name}");
     loop {
-        let mut tx = begin(db).await?;
-        let done: Result<(Option<i64>, i64), sqlx::Error> =
-            sqlx::query_as(AssertSqlSafe(sql.clone()))
-                .bind(after)
-                .bind(BATCH)
-                .fetch_one(&mut *tx)
-                .await;
-        match done {
-            Ok((last, count)) => {
-                tx.commit().await?;
-                filled += count;
-                patience = Patience::new();
-                let Some(last) = last else { break };
-                after = last;
-            }
-            Err(error) if is_busy(&error) => {
-                tx.rollback().await?;
-                patience.again(&format!("filling {table}.{name}")).await?;
-            }
-            Err(error) => return Err(error.into()),
-        }
+        let (last, count): (Option<i64>, i64) = persist(db, &what, async |tx| {
+            sqlx::query_as(AssertSqlSafe(sql.clone())).bind(after).bind(BATCH).fetch_one(tx).await
+        })
+        .await?;
+        filled += count;
+        let Some(last) = last else { break };
+        after = last;
     }
     if filled > 0 {
         say(&format!("  {table}.{name}: {filled} rows that had none now have {value}"));
@@ -94,10 +80,12 @@ pub(super) async fn direct_pairs(db: &mut PgConnection) -> Result<u64, AdoptErro
         let ids: Vec<i32> = some.iter().map(|pair| pair.0).collect();
         let low: Vec<i32> = some.iter().map(|pair| pair.1).collect();
         let high: Vec<i32> = some.iter().map(|pair| pair.2).collect();
-        let mut patience = Patience::new();
-        loop {
-            let mut tx = begin(db).await?;
-            let paired = sqlx::query!(
+        // Also when the trigger paired two of them at the same moment.
+        let passes = |error: &sqlx::Error| {
+            is_busy(error) || crate::error::violates(error, "rooms_direct_key")
+        };
+        let paired = persist_over(db, "pairing direct rooms", passes, async |tx| {
+            sqlx::query!(
                 "UPDATE rooms r
                  SET direct_low = p.low,
                      direct_high = p.high
@@ -111,24 +99,11 @@ pub(super) async fn direct_pairs(db: &mut PgConnection) -> Result<u64, AdoptErro
                 &low,
                 &high,
             )
-            .execute(&mut *tx)
-            .await;
-            match paired {
-                Ok(paired) => {
-                    tx.commit().await?;
-                    done += paired.rows_affected();
-                    break;
-                }
-                // Also when the trigger paired two of them at the same moment.
-                Err(error)
-                    if is_busy(&error) || crate::error::violates(&error, "rooms_direct_key") =>
-                {
-                    tx.rollback().await?;
-                }
-                Err(error) => return Err(error.into()),
-            }
-            patience.again("pairing direct rooms").await?;
-        }
+            .execute(tx)
+            .await
+        })
+        .await?;
+        done += paired.rows_affected();
     }
     Ok(done)
 }

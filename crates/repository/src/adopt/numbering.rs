@@ -16,10 +16,10 @@
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Postgres, Row, Transaction};
+use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use super::ddl::{Patience, begin, is_busy};
+use super::ddl::{begin, is_busy, persist};
 use super::{AdoptError, Say};
 
 /// Messages a transaction, which is how long a room's writers wait: some 50 ms.
@@ -141,10 +141,7 @@ async fn several(db: &mut PgConnection, rooms: &[i32]) -> Result<(u64, u64), Ado
     }
 }
 
-async fn number_whole(
-    tx: &mut Transaction<'_, Postgres>,
-    rooms: &[i32],
-) -> Result<(u64, u64), sqlx::Error> {
+async fn number_whole(tx: &mut PgConnection, rooms: &[i32]) -> Result<(u64, u64), sqlx::Error> {
     // Rooms with a mark are half numbered and go on from it, one by one. That
     // table is no part of Starling's schema, hence no macro.
     let locked: Vec<i32> = sqlx::query_scalar(
@@ -157,7 +154,7 @@ async fn number_whole(
          FOR NO KEY UPDATE SKIP LOCKED",
     )
     .bind(rooms)
-    .fetch_all(&mut **tx)
+    .fetch_all(&mut *tx)
     .await?;
     // In a statement of its own: it must see what was committed before the locks.
     let done = sqlx::query!(
@@ -202,7 +199,7 @@ async fn number_whole(
            FROM closed c"#,
         &locked,
     )
-    .fetch_one(&mut **tx)
+    .fetch_one(&mut *tx)
     .await?;
     Ok((done.rooms.unsigned_abs(), done.messages.unsigned_abs()))
 }
@@ -215,39 +212,28 @@ struct Mark {
 
 /// Numbers a room of any size, a batch a transaction.
 async fn one(db: &mut PgConnection, room: i32) -> Result<u64, AdoptError> {
-    let mut patience = Patience::new();
+    let what = format!("numbering the messages of room {room}");
     let mut numbered = 0;
     loop {
-        let mut tx = begin(db).await?;
-        sqlx::raw_sql(BY_INDEX).execute(&mut *tx).await?;
-        match number_some(&mut tx, room).await {
-            Ok((count, closed)) => {
-                tx.commit().await?;
-                numbered += count;
-                patience = Patience::new();
-                if closed {
-                    return Ok(numbered);
-                }
-            }
-            Err(error) if is_busy(&error) => {
-                tx.rollback().await?;
-                patience.again(&format!("numbering the messages of room {room}")).await?;
-            }
-            Err(error) => return Err(error.into()),
+        let (count, closed) = persist(db, &what, async |tx| {
+            sqlx::raw_sql(BY_INDEX).execute(&mut *tx).await?;
+            number_some(tx, room).await
+        })
+        .await?;
+        numbered += count;
+        if closed {
+            return Ok(numbered);
         }
     }
 }
 
 /// One batch of a room. Says how many it was, and whether the room is done.
-async fn number_some(
-    tx: &mut Transaction<'_, Postgres>,
-    room: i32,
-) -> Result<(u64, bool), sqlx::Error> {
+async fn number_some(tx: &mut PgConnection, room: i32) -> Result<(u64, bool), sqlx::Error> {
     let locked = sqlx::query!(
         "SELECT id FROM rooms WHERE id = $1 AND last_seq IS NULL FOR NO KEY UPDATE",
         room,
     )
-    .fetch_optional(&mut **tx)
+    .fetch_optional(&mut *tx)
     .await?;
     if locked.is_none() {
         return Ok((0, true));
@@ -299,7 +285,7 @@ async fn number_some(
         after_id,
         BATCH,
     )
-    .fetch_optional(&mut **tx)
+    .fetch_optional(&mut *tx)
     .await?;
     if let Some(last) = done {
         sqlx::query(
@@ -314,7 +300,7 @@ async fn number_some(
         .bind(last.seq)
         .bind(last.created_at)
         .bind(last.id)
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await?;
         return Ok((last.count.unsigned_abs(), false));
     }
@@ -326,7 +312,7 @@ async fn number_some(
            ) AS "left!""#,
         room,
     )
-    .fetch_one(&mut **tx)
+    .fetch_one(&mut *tx)
     .await?
     .left;
     if left {
@@ -337,7 +323,7 @@ async fn number_some(
              WHERE room_id = $1",
         )
         .bind(room)
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await?;
         return Ok((0, false));
     }
@@ -352,24 +338,24 @@ async fn number_some(
         room,
         mark.numbered,
     )
-    .execute(&mut **tx)
+    .execute(&mut *tx)
     .await?;
     sqlx::query("DELETE FROM starling_adoption_rooms WHERE room_id = $1")
         .bind(room)
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await?;
     Ok((0, true))
 }
 
 /// Of a table that is no part of Starling's schema, hence no macro.
-async fn mark(tx: &mut Transaction<'_, Postgres>, room: i32) -> Result<Mark, sqlx::Error> {
+async fn mark(tx: &mut PgConnection, room: i32) -> Result<Mark, sqlx::Error> {
     let row = sqlx::query(
         "SELECT numbered, created_at, message_id
          FROM starling_adoption_rooms
          WHERE room_id = $1",
     )
     .bind(room)
-    .fetch_optional(&mut **tx)
+    .fetch_optional(&mut *tx)
     .await?;
     let Some(row) = row else { return Ok(Mark { numbered: 0, after: None }) };
     let at: Option<DateTime<Utc>> = row.try_get("created_at")?;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 
-use super::ddl::{Patience, begin, is_busy};
+use super::ddl::{Patience, begin, is_busy, persist};
 use super::{AdoptError, Say};
 
 /// Messages looked at by a statement, whose receipts it reads.
@@ -248,10 +248,8 @@ pub(super) async fn complete_receipts(db: &mut PgConnection) -> Result<u64, Adop
                 .collect();
         let Some(last) = users.last() else { return Ok(done) };
         after = *last;
-        let mut patience = Patience::new();
-        loop {
-            let mut tx = begin(db).await?;
-            let completed = sqlx::query!(
+        let completed = persist(db, "completing receipts", async |tx| {
+            sqlx::query!(
                 "UPDATE message_receipts
                  SET delivered_at = read_at
                  WHERE user_id = ANY($1)
@@ -259,19 +257,11 @@ pub(super) async fn complete_receipts(db: &mut PgConnection) -> Result<u64, Adop
                    AND read_at IS NOT NULL",
                 &users,
             )
-            .execute(&mut *tx)
-            .await;
-            match completed {
-                Ok(completed) => {
-                    tx.commit().await?;
-                    done += completed.rows_affected();
-                    break;
-                }
-                Err(error) if is_busy(&error) => tx.rollback().await?,
-                Err(error) => return Err(error.into()),
-            }
-            patience.again("completing receipts").await?;
-        }
+            .execute(tx)
+            .await
+        })
+        .await?;
+        done += completed.rows_affected();
     }
 }
 

@@ -10,7 +10,6 @@ use std::str::FromStr as _;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream, Fuse};
 use parking_lot::Mutex;
@@ -53,8 +52,10 @@ const LEAVE: &str = "starling:leave";
 ///
 /// # Errors
 /// When Redis can't be subscribed to.
-pub async fn join(url: &str, hub: &Arc<Hub>) -> anyhow::Result<broadcast::Receiver<Notice>> {
-    let driver = FredDriver::from_url(url).await.context("REDIS_URL: Redis does not answer")?;
+pub async fn join(
+    driver: FredDriver,
+    hub: &Arc<Hub>,
+) -> anyhow::Result<broadcast::Receiver<Notice>> {
     // A listener that misses some looks as it would for any.
     let (notices, listener) = broadcast::channel(16);
     let bridge = Bridge { driver, subscribed: Arc::default(), notices: notices.clone() };
@@ -64,16 +65,21 @@ pub async fn join(url: &str, hub: &Arc<Hub>) -> anyhow::Result<broadcast::Receiv
     );
     let server = Uid::new();
     let (work, todo) = mpsc::channel(QUEUE);
-    let here = Arc::new(Mirror { links: Mutex::default(), work, notices });
-    let local =
-        CoreLocalAdapter::new(Sockets { mirror: here.clone(), server, path: Str::from("/") });
-    let inward = Arc::new(CustomRedisAdapter::new(&state, local));
+    let mirror = || {
+        let (work, notices) = (work.clone(), notices.clone());
+        Arc::new(Mirror { links: Mutex::default(), work, notices })
+    };
+    let adapter = |mirror| {
+        let sockets = Sockets { mirror, server, path: Str::from("/") };
+        CustomRedisAdapter::new(&state, CoreLocalAdapter::new(sockets))
+    };
+    let here = mirror();
+    let inward = Arc::new(adapter(here.clone()));
     inward.clone().init(|| {}).await.map_err(|error| anyhow::anyhow!("{error}"))?;
     tokio::spawn(deliver(Arc::downgrade(hub), here.clone(), todo));
 
     // What goes out has its own adapter, without sockets: those here got it before.
-    let local = CoreLocalAdapter::new(Nobody { server, path: Str::from("/") });
-    let outward = CustomRedisAdapter::new(&state, local);
+    let outward = adapter(mirror());
     let (orders, ordered) = mpsc::channel(QUEUE);
     tokio::spawn(send(outward, ordered));
     hub.relay(Arc::new(Others { orders, mirror: here, inward }));
@@ -87,7 +93,7 @@ enum Order {
 }
 
 /// In the order in which it was given.
-async fn send(adapter: CustomRedisAdapter<Nobody, Bridge>, mut ordered: mpsc::Receiver<Order>) {
+async fn send(adapter: CustomRedisAdapter<Sockets, Bridge>, mut ordered: mpsc::Receiver<Order>) {
     while let Some(order) = ordered.recv().await {
         let sent = match order {
             Order::Emit(packet, options) => adapter.broadcast(packet, options).await,
@@ -188,9 +194,17 @@ struct Mirror {
     notices: broadcast::Sender<Notice>,
 }
 
-enum Work {
-    Send(Vec<Sid>, Str),
-    Disconnect(Vec<Sid>),
+/// What some sockets get.
+struct Work {
+    to: Vec<Sid>,
+    what: What,
+}
+
+enum What {
+    /// A packet of the parser.
+    Packet(Str),
+    /// Their end.
+    Disconnect,
 }
 
 impl Mirror {
@@ -199,8 +213,8 @@ impl Mirror {
         sids.into_iter().filter_map(|sid| links.get(&sid)?.upgrade()).collect()
     }
 
-    fn put(&self, work: Work) {
-        if self.work.try_send(work).is_err() {
+    fn put(&self, to: Vec<Sid>, what: What) {
+        if !to.is_empty() && self.work.try_send(Work { to, what }).is_err() {
             metrics::counter!("starling_cluster_lost_total").increment(1);
             self.notices.send(Notice::Lost { nsp: "/".into(), messages: 1 }).ok();
         }
@@ -208,12 +222,12 @@ impl Mirror {
 }
 
 async fn deliver(hub: Weak<Hub>, mirror: Arc<Mirror>, mut todo: mpsc::Receiver<Work>) {
-    while let Some(work) = todo.recv().await {
+    while let Some(Work { to, what }) = todo.recv().await {
         let Some(hub) = hub.upgrade() else { return };
-        match work {
-            Work::Send(sids, packet) => {
-                let links = mirror.links(sids);
-                // A packet of the parser: `2` and the list.
+        let links = mirror.links(to);
+        match what {
+            What::Packet(packet) => {
+                // `2` and the list.
                 let data = packet.strip_prefix('2').map(Value::from_json);
                 let Some(Ok(Value::Array(data))) = data else { continue };
                 let Ok(event) = Event::from_data(data) else { continue };
@@ -230,9 +244,7 @@ async fn deliver(hub: Weak<Hub>, mirror: Arc<Mirror>, mut todo: mpsc::Receiver<W
                     hub.publish_here(published, Audience { rooms, except: Vec::new() });
                 }
             }
-            Work::Disconnect(sids) => {
-                mirror.links(sids).iter().for_each(|link| link.disconnect());
-            }
+            What::Disconnect => links.iter().for_each(|link| link.disconnect()),
         }
     }
 }
@@ -278,7 +290,7 @@ impl SocketEmitter for Sockets {
         data: PacketValue,
     ) -> Result<(), Vec<SocketError>> {
         if let PacketValue::Str(packet, _) = data {
-            self.mirror.put(Work::Send(sids.collect(), packet));
+            self.mirror.put(sids.collect(), What::Packet(packet));
         }
         Ok(())
     }
@@ -322,61 +334,7 @@ impl SocketEmitter for Sockets {
     }
 
     fn disconnect_many(&self, sids: Vec<Sid>) -> Result<(), Vec<SocketError>> {
-        self.mirror.put(Work::Disconnect(sids));
-        Ok(())
-    }
-
-    fn path(&self) -> &Str {
-        &self.path
-    }
-
-    fn parser(&self) -> impl Parse {
-        CommonParser
-    }
-
-    fn server_id(&self) -> Uid {
-        self.server
-    }
-
-    fn ack_timeout(&self) -> Duration {
-        ACK_TIMEOUT
-    }
-}
-
-/// No sockets at all.
-struct Nobody {
-    server: Uid,
-    path: Str,
-}
-
-impl SocketEmitter for Nobody {
-    type AckError = AckError;
-    type AckStream = Acks;
-
-    fn get_all_sids(&self, _: impl Fn(&Sid) -> bool) -> Vec<Sid> {
-        Vec::new()
-    }
-
-    fn get_remote_sockets(&self, _: BroadcastIter<'_>) -> Vec<RemoteSocketData> {
-        Vec::new()
-    }
-
-    fn send_many(&self, _: BroadcastIter<'_>, _: PacketValue) -> Result<(), Vec<SocketError>> {
-        Ok(())
-    }
-
-    fn send_many_volatile(&self, _: BroadcastIter<'_>, _: PacketValue) {}
-
-    fn send_many_with_ack(
-        &self,
-        _: BroadcastIter<'_>,
-        _: Packet,
-        _: Option<Duration>,
-    ) -> (Acks, u32) {
-        (stream::empty().boxed().fuse(), 0)
-    }
-
-    fn disconnect_many(&self, _: Vec<Sid>) -> Result<(), Vec<SocketError>> {
+        self.mirror.put(sids, What::Disconnect);
         Ok(())
     }
 

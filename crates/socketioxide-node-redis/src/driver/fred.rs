@@ -207,29 +207,28 @@ async fn receive(mut messages: broadcast::Receiver<Message>, routes: Arc<Mutex<R
                 let channel: &str = &message.channel;
                 let Some(payload) = bytes(message.value) else { continue };
                 let routes = routes.lock();
-                match message.kind {
+                let subscribed = match message.kind {
+                    MessageKind::Message => Channel::Plain(channel.to_owned()),
+                    MessageKind::SMessage => Channel::Shard(channel.to_owned()),
                     MessageKind::PMessage => {
                         if copies.1 > 0 && copies.0 == channel {
                             copies.1 -= 1;
                             continue;
                         }
-                        let mut all = 0;
+                        let mut all: usize = 0;
                         for inbox in routes.prefixes(channel) {
                             inbox.deliver(channel, payload.clone());
                             all += 1;
                         }
-                        copies = (channel.to_owned(), usize::saturating_sub(all, 1));
-                    }
-                    MessageKind::Message => {
-                        if let Some(inbox) = routes.channel(&Channel::Plain(channel.to_owned())) {
-                            inbox.deliver(channel, payload);
+                        copies.1 = all.saturating_sub(1);
+                        if copies.1 > 0 {
+                            channel.clone_into(&mut copies.0);
                         }
+                        continue;
                     }
-                    MessageKind::SMessage => {
-                        if let Some(inbox) = routes.channel(&Channel::Shard(channel.to_owned())) {
-                            inbox.deliver(channel, payload);
-                        }
-                    }
+                };
+                if let Some(inbox) = routes.channel(&subscribed) {
+                    inbox.deliver(channel, payload);
                 }
             }
             Err(broadcast::error::RecvError::Lagged(lost)) => {
