@@ -9,8 +9,15 @@
 //! - A page read from the database is written whole.
 //! - Stored messages are appended, if the set ends with the one before; else it is
 //!   dropped. Rooms that nobody reads are left alone: one that is not cached is not
-//!   asked for again for [`COLD_FOR`].
+//!   asked for again for 30 s.
 //! - A change of a message drops the set.
+//!
+//! A page that comes from here saves the database two of three statements, of four with
+//! own messages among them, whose receipts are read in any case; the cache is asked while the
+//! database says where the room stands. With all three on one machine of two cores a page took
+//! 0.16 ms instead of 0.27 ms, and 0.25 ms instead of 0.32 ms with 25 own messages
+//! (`what_the_cache_saves` in `tests/cache.rs`, 8 readers). A miss costs one statement more
+//! than without a cache, and one more that nobody waits for.
 //!
 //! All of that waits in one bounded queue and is done by one task. What does not fit
 //! into the queue is forgotten, which costs one miss.

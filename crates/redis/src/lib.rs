@@ -3,7 +3,7 @@
 //! | module | what it gives | keys |
 //! | --- | --- | --- |
 //! | [`client`] | one connection that heals itself and never makes anybody wait | |
-//! | [`limits`] | [`Limits`](starling_chat::Limits) that hold over all instances | `message:ratelimit:<userId>`, `connection:ratelimit:ip:<ip>` |
+//! | [`limits`] | [`Limits`](starling_chat::Limits) that hold over all instances | `message:ratelimit:<userId>`, `connection:ratelimit:<instance>`, `connection:ratelimit:ip:<ip>` |
 //! | [`presence`] | [`PresenceStore`](starling_chat::PresenceStore) over all instances | `presence:{chat}:…` |
 //! | [`cache`] | [`RoomCache`](starling_chat::RoomCache): the newest page of a room | `room:<id>:cache` |
 //!

@@ -8,8 +8,7 @@
 //! removed before counting, a refusal adds nothing). A peer's clock that is more
 //! than a second ahead is not believed.
 //!
-//! One round trip for each `take`, none where the rate is 0. Handshakes at this
-//! instance are counted in memory: nobody else asks for them.
+//! One round trip for each `take`, none where the rate is 0.
 //!
 //! Without Redis, each instance counts for itself: then a user of two instances
 //! may send at twice the rate. What passes is noted in memory all the time, so a
@@ -57,6 +56,8 @@ return math.max(1, math.ceil(tonumber(first[2]) + 1000 - now))
 /// Limits over Redis; see the module.
 pub struct RedisLimits {
     redis: Redis,
+    /// The name of this instance.
+    instance: String,
     rates: Rates,
     here: MemoryLimits,
     /// Makes members unique over all instances.
@@ -65,11 +66,11 @@ pub struct RedisLimits {
 }
 
 impl RedisLimits {
-    /// With these rates.
+    /// With these rates, for an instance of this name.
     #[must_use]
-    pub fn new(redis: Redis, rates: Rates) -> Self {
-        let here = MemoryLimits::new(rates);
-        Self { redis, rates, here, me: Uuid::new_v4(), count: AtomicU64::new(0) }
+    pub fn new(redis: Redis, instance: &str, rates: Rates) -> Self {
+        let (instance, here) = (instance.to_owned(), MemoryLimits::new(rates));
+        Self { redis, instance, rates, here, me: Uuid::new_v4(), count: AtomicU64::new(0) }
     }
 
     async fn take_from(&self, key: String, rate: u32) -> Result<u64, Trouble> {
@@ -92,7 +93,9 @@ impl Limits for RedisLimits {
             Limited::ConnectsFrom(ip) => {
                 (format!("connection:ratelimit:ip:{ip}"), self.rates.connects_from)
             }
-            Limited::Connects => return self.here.take(what).await,
+            Limited::Connects => {
+                (format!("connection:ratelimit:{}", self.instance), self.rates.connects)
+            }
         };
         if rate == 0 {
             return Ok(());

@@ -18,7 +18,11 @@ const RATES: Rates = Rates { messages: 10, connects: 5, connects_from: 3 };
 const USER: Limited = Limited::Messages(UserId(7));
 
 async fn instance(server: &Server) -> Arc<RedisLimits> {
-    Arc::new(RedisLimits::new(server.connect().await, RATES))
+    named(server, "here").await
+}
+
+async fn named(server: &Server, name: &str) -> Arc<RedisLimits> {
+    Arc::new(RedisLimits::new(server.connect().await, name, RATES))
 }
 
 #[tokio::test]
@@ -84,7 +88,7 @@ async fn the_wait_is_enough_and_refusals_cost_nothing() {
 #[tokio::test]
 async fn addresses_count_over_all_instances_and_handshakes_for_each() {
     let server = Server::start().await;
-    let (a, b) = (instance(&server).await, instance(&server).await);
+    let (a, b) = (named(&server, "a").await, named(&server, "b").await);
     for ip in ["192.0.2.1", "2001:db8::1"] {
         let from = Limited::ConnectsFrom(ip.parse().unwrap());
         a.take(from).await.unwrap();
@@ -98,6 +102,9 @@ async fn addresses_count_over_all_instances_and_handshakes_for_each() {
         b.take(Limited::Connects).await.unwrap();
     }
     a.take(Limited::Connects).await.unwrap_err();
+    for name in ["a", "b"] {
+        assert_eq!(server.cli(&["zcard", &format!("connection:ratelimit:{name}")]), "5");
+    }
 }
 
 #[tokio::test]
@@ -118,7 +125,7 @@ async fn a_node_peer_counts_in_the_same_set() {
 async fn a_rate_of_zero_and_junk_in_a_key_are_no_limit_and_no_obstacle() {
     let server = Server::start().await;
     let off = Rates { messages: 0, connects: 0, connects_from: 0 };
-    let limits = RedisLimits::new(server.connect().await, off);
+    let limits = RedisLimits::new(server.connect().await, "here", off);
     for _ in 0..100 {
         limits.take(USER).await.unwrap();
     }
@@ -134,7 +141,7 @@ async fn a_rate_of_zero_and_junk_in_a_key_are_no_limit_and_no_obstacle() {
 async fn without_redis_each_instance_counts_alone_and_nobody_gets_a_fresh_second() {
     let mut server = Server::start().await;
     let redis = server.connect().await;
-    let limits = RedisLimits::new(redis.clone(), RATES);
+    let limits = RedisLimits::new(redis.clone(), "here", RATES);
     let all_passed = async || {
         let mut passed = 0;
         while limits.take(USER).await.is_ok() {
@@ -167,7 +174,7 @@ async fn without_redis_each_instance_counts_alone_and_nobody_gets_a_fresh_second
 async fn a_redis_that_hangs_costs_one_wait_a_second() {
     let server = Server::start().await;
     let redis = server.connect().await;
-    let limits = RedisLimits::new(redis.clone(), RATES);
+    let limits = RedisLimits::new(redis.clone(), "here", RATES);
     limits.take(USER).await.unwrap();
     server.signal(Signal::SIGSTOP);
     let began = Instant::now();

@@ -166,3 +166,85 @@ async fn search_needs_all_words_in_ones_own_rooms(pool: PgPool) {
     assert_eq!(page("'!:*&|", None, None).await.messages, []);
     assert_eq!(SearchCursor::parse("what"), None);
 }
+
+#[sqlx::test(migrations = "../../db/migrations")]
+async fn a_room_has_another_version_after_every_change_and_the_same_after_a_send(pool: PgPool) {
+    let repository = repository(pool.clone());
+    let (ann, bob) = (user(&repository, "ann").await, user(&repository, "bob").await);
+    let room = group(&repository, &[ann, bob]).await;
+    let other = group(&repository, &[ann]).await;
+    let head = async |room| repository.room_head(ann, room).await.unwrap().unwrap();
+    assert_eq!(head(room).await.newest, None);
+    let first = say(&repository, room, ann, "one").await;
+    let second = say(&repository, room, bob, "two").await;
+    say(&repository, other, ann, "elsewhere").await;
+    let before = head(room).await;
+    assert_eq!((before.last_seq, before.newest), (2, Some((second.id, 2))));
+    assert!(before.version.is_nil());
+    assert_eq!(repository.room_head(bob, other).await.unwrap(), None);
+
+    let mut seen = vec![before.version];
+    let mut changed = async |what: &str| {
+        let version = head(room).await.version;
+        assert!(!seen.contains(&version), "{what}");
+        seen.push(version);
+    };
+    repository.edit(ann, first.id, "1", at(20)).await.unwrap();
+    changed("an edit").await;
+    repository.add_reaction(bob, first.id, "+1", at(21)).await.unwrap();
+    changed("a reaction").await;
+    repository.remove_reaction(bob, first.id, "+1").await.unwrap();
+    changed("a reaction less").await;
+    repository.delete(ann, first.id, at(22)).await.unwrap();
+    changed("a deletion").await;
+    // Several in one transaction, and a roll-back.
+    let mut tx = pool.begin().await.unwrap();
+    for _ in 0..2 {
+        sqlx::query("UPDATE messages SET content = content || '!' WHERE deleted_at IS NULL")
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+    }
+    let during = head(room).await.version;
+    tx.commit().await.unwrap();
+    changed("somebody's SQL").await;
+    assert_ne!(during, head(room).await.version);
+    let settled = (head(room).await, head(other).await.version);
+    assert!(!settled.1.is_nil(), "the other room's message was changed too");
+    let mut tx = pool.begin().await.unwrap();
+    sqlx::query("DELETE FROM messages").execute(&mut *tx).await.unwrap();
+    tx.rollback().await.unwrap();
+    assert_eq!(repository.add_reaction(bob, first.id, "x", at(23)).await.unwrap(), Change::Deleted);
+    assert_eq!(head(room).await, settled.0);
+    // Two who change different messages of the room don't wait for each other.
+    let third = say(&repository, room, ann, "three").await;
+    assert_eq!(head(room).await.version, settled.0.version);
+    let mut tx = pool.begin().await.unwrap();
+    sqlx::query("UPDATE messages SET content = 'held' WHERE id = $1")
+        .bind(second.id.0)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    repository.edit(ann, third.id, "meanwhile", at(30)).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_ne!(head(room).await.version, settled.0.version);
+}
+
+#[sqlx::test(migrations = "../../db/migrations")]
+async fn receipts_added_later_are_those_that_a_page_has(pool: PgPool) {
+    let repository = repository(pool);
+    let (ann, bob) = (user(&repository, "ann").await, user(&repository, "bob").await);
+    let room = group(&repository, &[ann, bob]).await;
+    say(&repository, room, ann, "with rows").await;
+    say_with(&repository, text(room, ann, "by watermarks"), 1).await;
+    say(&repository, room, bob, "another's").await;
+    for user in [ann, bob] {
+        let page = repository.history(user, room, Page::Newest, 50).await.unwrap().unwrap();
+        let mut plain = page.messages.clone();
+        for message in &mut plain {
+            message.receipts = None;
+        }
+        repository.add_receipts(user, &mut plain).await.unwrap();
+        assert_eq!(plain, page.messages);
+    }
+}

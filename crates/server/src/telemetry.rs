@@ -14,6 +14,9 @@ use crate::transport::hub::Hub;
 
 /// What is logged when `RUST_LOG` is unset.
 const DEFAULT_FILTER: &str = "info";
+/// The client of Redis logs every attempt to connect; losses and returns are logged
+/// once each without it. Who names `fred` in `RUST_LOG` gets it all the same.
+const QUIET: &str = "fred=off";
 
 /// Starts the log. `RUST_LOG` chooses what is logged; a value that cannot be read is
 /// taken as `info` here, because the configuration refuses it with a better message.
@@ -25,6 +28,10 @@ pub fn init(format: LogFormat) {
         .filter(|value| !value.trim().is_empty())
         .and_then(|value| EnvFilter::try_new(value).ok())
         .unwrap_or_else(|| EnvFilter::new(DEFAULT_FILTER));
+    let filter = match QUIET.parse() {
+        Ok(quiet) if !filter.to_string().contains("fred") => filter.add_directive(quiet),
+        _ => filter,
+    };
     let registry = tracing_subscriber::registry().with(filter);
     // Standard output belongs to what a command prints as its result.
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);

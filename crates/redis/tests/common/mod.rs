@@ -14,21 +14,41 @@ use uuid::Uuid;
 /// Longer than anything takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A node tells clients its address, which it does not know before it met another.
+const CLUSTER: [&str; 4] = ["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"];
+
 /// A `redis-server` on a free port in a new folder; both go when it is dropped.
 pub struct Server {
     dir: PathBuf,
     port: u16,
     child: Child,
+    args: &'static [&'static str],
 }
 
 impl Server {
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// A cluster of one node, which checks that the keys of a script are in one slot.
+    pub async fn start_cluster() -> Self {
+        let server = Self::start_with(&CLUSTER).await;
+        assert_eq!(server.cli(&["cluster", "addslotsrange", "0", "16383"]), "OK");
+        until("the cluster is formed", async || {
+            server.cli(&["cluster", "info"]).contains("cluster_state:ok")
+        })
+        .await;
+        server
+    }
+
+    async fn start_with(args: &'static [&'static str]) -> Self {
         let dir = std::env::temp_dir().join(format!("starling-redis-{}", Uuid::new_v4().simple()));
         std::fs::create_dir(&dir).unwrap();
         // Another process may take the port in between: then the next one.
         for _ in 0..10 {
             let port = free_port();
-            let mut server = Self { child: spawn(&dir, port), dir: dir.clone(), port };
+            let child = spawn(&dir, port, args);
+            let mut server = Self { child, dir: dir.clone(), port, args };
             if server.answers().await {
                 return server;
             }
@@ -37,6 +57,9 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
+        if !self.args.is_empty() {
+            return format!("redis-cluster://127.0.0.1:{}", self.port);
+        }
         format!("redis://127.0.0.1:{}", self.port)
     }
 
@@ -55,7 +78,7 @@ impl Server {
 
     /// Starts it again on the same port, empty.
     pub async fn start_again(&mut self) {
-        self.child = spawn(&self.dir, self.port);
+        self.child = spawn(&self.dir, self.port, self.args);
         assert!(self.answers().await, "redis-server did not come back");
     }
 
@@ -92,10 +115,11 @@ impl Drop for Server {
     }
 }
 
-fn spawn(dir: &PathBuf, port: u16) -> Child {
+fn spawn(dir: &PathBuf, port: u16, args: &[&str]) -> Child {
     let port = port.to_string();
     Command::new("redis-server")
         .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(args)
         .current_dir(dir)
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -65,12 +65,12 @@ const NODE_PEER = fileURLToPath(new URL('../../../../loadtest/peer-node/server.m
 /**
  * Creates a database, migrates it and serves it.
  * `env` is laid over the defaults above; `proxyDatabase` puts a proxy that tests can cut before PostgreSQL;
- * `instances` and `nodePeers` that are more than one in all get a Redis;
+ * `instances` and `nodePeers` that are more than one in all get a Redis, one alone with `withRedis`;
  * `database` is one that is there already, which goes with the server.
  */
 export async function startServer({
   env = {}, proxyDatabase = false, instances = INSTANCES, nodePeers = NODE_PEERS, adapter = process.env.STARLING_ADAPTER,
-  database: given,
+  database: given, withRedis = instances + nodePeers > 1,
 } = {}) {
   const database = given ?? await createDatabase();
   let proxy;
@@ -79,7 +79,7 @@ export async function startServer({
     const migrated = await run(['migrate'], { ...BASE_ENV, DATABASE_URL: database.url });
     if (migrated.code !== 0) throw new Error(`starling migrate: exit code ${migrated.code}\n${migrated.stderr}`);
     if (proxyDatabase) proxy = await startProxy(database.url);
-    if (instances + nodePeers > 1) redis = await startRedis();
+    if (withRedis) redis = await startRedis();
     const more = redis ? { REDIS_URL: redis.url, ADAPTER: adapter ?? '' } : {};
     const all = [];
     for (let i = 0; i < instances + nodePeers; i += 1) {

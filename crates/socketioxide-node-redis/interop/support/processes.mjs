@@ -3,7 +3,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -58,12 +58,35 @@ export class RedisServer {
     return server;
   }
 
+  /** One that watches another, and makes its replica the main one a second after its death. */
+  static async sentinel(name, port) {
+    const server = new RedisServer();
+    server.port = await freePort();
+    server.dir = mkdtempSync(join(tmpdir(), 'interop-sentinel-'));
+    const file = join(server.dir, 'sentinel.conf');
+    writeFileSync(file, [
+      `port ${server.port}`,
+      'bind 127.0.0.1',
+      `dir ${server.dir}`,
+      `sentinel monitor ${name} 127.0.0.1 ${port} 1`,
+      `sentinel down-after-milliseconds ${name} 1000`,
+      `sentinel failover-timeout ${name} 5000`,
+    ].join('\n'));
+    server.args = [file, '--sentinel'];
+    server.url = `redis://127.0.0.1:${server.port}`;
+    server.isReady = /\+monitor/;
+    await server.up();
+    return server;
+  }
+
+  isReady = /Ready to accept connections/;
+
   /** Starts it, again on the same port. */
   async up() {
     this.process = start('redis-server', this.args.map(String));
     await until(() => {
       if (this.process.child.exitCode !== null) throw new Error(this.process.log);
-      return this.process.log.includes('Ready to accept connections');
+      return this.isReady.test(this.process.log);
     }, 'redis-server starts');
   }
 

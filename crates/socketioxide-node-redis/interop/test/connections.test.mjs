@@ -1,10 +1,14 @@
-// Ways to reach Redis: both versions of its protocol, with a password, in a cluster.
+// Ways to reach Redis: both versions of its protocol, with a password, in a cluster, behind
+// TLS, by way of Sentinel.
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { sorted, World } from '../support/cluster.mjs';
-import { RedisServer, stopAll } from '../support/processes.mjs';
+import { freePort, RedisServer, stopAll } from '../support/processes.mjs';
 import { inRoom } from '../support/scenario.mjs';
 import { until } from '../support/wait.mjs';
 
@@ -92,4 +96,73 @@ describe('a Redis Cluster of three nodes', () => {
 
   test('classic', () => everything([rust(), 'node', rust(), 'ioredis'], { redis, env }));
   test('sharded', () => everything([rust(), 'ioredis', rust()], { redis, env: { ...env, PROTOCOL: 'sharded' } }));
+});
+
+describe('a Redis behind TLS', () => {
+  let redis;
+  let dir;
+  const openssl = (...args) => {
+    const { status, stderr } = spawnSync('openssl', args, { cwd: dir, encoding: 'utf8' });
+    assert.equal(status, 0, stderr);
+  };
+
+  before(async () => {
+    dir = mkdtempSync(join(tmpdir(), 'interop-tls-'));
+    const key = (name) => ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', `${name}.key`];
+    openssl('req', '-x509', ...key('ca'), '-out', 'ca.crt', '-days', '2', '-subj', '/CN=test authority');
+    openssl('req', '-x509', ...key('redis'), '-CA', 'ca.crt', '-CAkey', 'ca.key', '-out', 'redis.crt', '-days', '2',
+      '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost', '-addext', 'basicConstraints=CA:FALSE');
+    const tlsPort = await freePort();
+    redis = await RedisServer.start({ args: ['--tls-port', tlsPort, '--tls-auth-clients', 'no',
+      ...['cert-file', 'key-file', 'ca-cert-file'].flatMap((name, n) => [`--tls-${name}`, join(dir, ['redis.crt', 'redis.key', 'ca.crt'][n])])] });
+    redis.tls = `rediss://localhost:${tlsPort}`;
+  });
+  after(async () => {
+    await redis?.stop();
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  // The authorities that the system trusts come from a file here.
+  const rust = (trusted) => ['rust', { REDIS_URL: redis.tls, SSL_CERT_FILE: join(dir, trusted) }];
+
+  test('is reached by a server that trusts it', () => everything([rust('ca.crt'), 'node', rust('ca.crt')], { redis }));
+
+  test('is not spoken to by one that does not', async () => {
+    openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', 'other.key', '-out', 'other.crt', '-days', '2', '-subj', '/CN=another');
+    await assert.rejects(World.start([rust('other.crt')], { redis }), /certificate|Unknown ?Issuer/i);
+  });
+});
+
+describe('a Redis with a replica under Sentinel', () => {
+  const servers = [];
+  let sentinel;
+  before(async () => {
+    const main = await RedisServer.start();
+    servers.push(main, await RedisServer.start({ args: ['--replicaof', '127.0.0.1', main.port] }));
+    await until(async () => /state=online/.test(await main.command('INFO', 'replication')), 'the replica follows');
+    sentinel = await RedisServer.sentinel('chat', main.port);
+    await until(async () => {
+      const about = await sentinel.command('SENTINEL', 'replicas', 'chat');
+      return about.length === 1 && about[0].includes('slave');
+    }, 'Sentinel knows the replica');
+  });
+  after(() => stopAll([sentinel, ...servers].filter(Boolean)));
+
+  test('servers follow when another one becomes the main one', async () => {
+    const kinds = ['rust', 'rust'];
+    const url = `redis-sentinel://127.0.0.1:${sentinel.port}?sentinelServiceName=chat`;
+    const world = await World.start(kinds, { redis: { url } });
+    try {
+      const clients = [await world.client(0), await world.client(1)];
+      await world.counts(clients, 2);
+      await servers[0].down('SIGKILL');
+      await world.counts(clients, 2);
+      const { events } = await world.received(clients, clients[0], 'emit', { target: {}, event: 'event', args: [] });
+      assert.equal(Object.keys(events).length, 2);
+      assert.match(await servers[1].command('INFO', 'replication'), /role:master/);
+      await until(async () => (await clients[0].do('log')).notices.some(({ resubscribed }) => resubscribed === '/'), 'a notice');
+    } finally {
+      await world.stop();
+    }
+  });
 });
