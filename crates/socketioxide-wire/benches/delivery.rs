@@ -507,7 +507,7 @@ async fn cpu(clients: usize, rounds: usize) {
 /// Bursts by the bare server, with a `send()` for each message.
 const BARE_SENDS: (usize, usize) = (2, 3);
 
-/// Who is flooded while the others get their messages.
+/// Who is flooded, before or while the others get their messages.
 #[derive(Clone, Copy, PartialEq)]
 enum Flooded {
     Nobody,
@@ -515,11 +515,14 @@ enum Flooded {
     Stuck,
     /// Those who read all, with as much: what the flood costs by itself.
     Healthy,
+    /// Those who read nothing, before: what they could be sent waits for them.
+    Before,
 }
 
 /// How long a broadcast to 1,000 healthy clients takes until the last has it: alone,
-/// beside 50 that read nothing and are flooded until they are ended, and beside 50
-/// that read everything and get the same flood.
+/// beside 50 that read nothing and are flooded until they are ended, beside 50 that
+/// read everything and get the same flood, and beside 50 for whom as much waits as
+/// may.
 async fn latency() {
     const HEALTHY: usize = 1000;
     const TIMES: usize = 300;
@@ -528,11 +531,13 @@ async fn latency() {
     println!("|---|---|---|---|---|---|");
     // Which messages had how much flood, in bytes.
     let mut flood = vec![1; TIMES];
-    for flooded in [Flooded::Nobody, Flooded::Stuck, Flooded::Healthy] {
+    // Of the 26 floods that end those who read nothing, so many leave them open.
+    const FILLING: usize = 22;
+    for flooded in [Flooded::Nobody, Flooded::Stuck, Flooded::Healthy, Flooded::Before] {
         let mut server = Server::start("wire", PATIENCE);
         server.connect(HEALTHY).await;
         let mut silent = Vec::new();
-        if flooded == Flooded::Stuck {
+        if matches!(flooded, Flooded::Stuck | Flooded::Before) {
             for number in HEALTHY..HEALTHY + ROOM {
                 silent.push(open(server.addr, number).await);
             }
@@ -540,12 +545,19 @@ async fn latency() {
         if flooded == Flooded::Healthy {
             read_all(server.addr, HEALTHY..HEALTHY + ROOM).await;
         }
+        // 50 messages of 4 kB for the room of the flooded.
+        let line = format!("flood {}\n", HEALTHY / ROOM);
+        if flooded == Flooded::Before {
+            for _ in 0..FILLING {
+                server.ask.write_all(line.as_bytes()).unwrap();
+                let mut bytes = String::new();
+                server.answers.read_line(&mut bytes).unwrap();
+            }
+        }
         let mut took = Vec::new();
         for flood in &mut flood {
-            let floods = flooded != Flooded::Nobody && *flood > 0;
+            let floods = matches!(flooded, Flooded::Stuck | Flooded::Healthy) && *flood > 0;
             if floods {
-                // 50 messages of 4 kB for the room of the flooded.
-                let line = format!("flood {}\n", HEALTHY / ROOM);
                 server.ask.write_all(line.as_bytes()).unwrap();
             }
             let begun = Instant::now();
@@ -564,10 +576,14 @@ async fn latency() {
             Flooded::Nobody => ("alone", &[][..]),
             Flooded::Stuck => ("beside 50 stuck, flooded until ended", &flood[..]),
             Flooded::Healthy => ("beside 50 that read the same flood", &flood[..]),
+            Flooded::Before => ("beside 50 stuck, flooded before", &[][..]),
         };
         let count = floods.iter().filter(|bytes| **bytes > 0).count();
         let bytes = floods.iter().sum::<usize>() / 1_000_000;
         println!("| {name} | {p50:.1} | {p99:.1} | {worst:.1} | {count} | {bytes} |");
+        if flooded == Flooded::Before {
+            continue;
+        }
         let mut ended = 0;
         let stuck = silent.len();
         for mut stream in silent {
