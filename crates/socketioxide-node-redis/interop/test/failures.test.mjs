@@ -118,11 +118,12 @@ for (const [PROTOCOL, signals] of Object.entries(PROTOCOLS)) {
         for (const client of clients) {
           for (const n of clients.keys()) {
             const heard = numbers(client, `${signal} ${n}`);
-            const ordered = heard.every((number, i) => i === 0 || number > heard[i - 1]);
-            // A publication that was under way when the connection broke may be
-            // sent again by the libraries of Node.js, never by Rust.
-            const repeats = heard.every((number, i) => i === 0 || number >= heard[i - 1]);
-            assert.ok(n % 2 === 0 ? ordered : repeats, `${client.name} hears server ${n} in order`);
+            // Publications that were under way when the connection broke may be sent
+            // again, all of them in their order, by the libraries of Node.js; never by Rust.
+            const counted = n % 2 === 0 ? heard : [...new Set(heard)];
+            const back = counted.findIndex((number, i) => i > 0 && number <= counted[i - 1]);
+            const around = heard.slice(Math.max(0, back - 5), back + 5);
+            assert.equal(back, -1, `${client.name} hears server ${n} in order: ${around}`);
           }
         }
         for (const client of clients) {
@@ -145,18 +146,21 @@ describe('floods', () => {
       const ears = [await world.client(0, { name: 'ear 0' }), await world.client(1, { name: 'ear 1' })];
       await world.counts([rust, node], 2);
       for (const ear of ears) await ear.do('enter', { rooms: ['ears'] });
-      const [all, chunk, ahead] = [20_000, 1000, 4000];
-      const flow = async (by, ear) => {
-        const event = `from ${by.name}`;
-        const heard = () => ear.received.filter(([name]) => name === event);
-        for (let from = 0; from < all; from += chunk) {
-          await by.do('stream', { room: 'ears', event, from, count: chunk });
-          await until(() => heard().length >= from + chunk - ahead, `${ear.name} hears ${from + chunk - ahead}`);
-        }
-        await until(() => heard().length >= all, `${ear.name} hears all`);
-        assert.deepEqual(heard().map(([, number]) => number), Array.from({ length: all }, (_, n) => n));
-      };
-      await Promise.all([flow(rust, ears[1]), flow(node, ears[0])]);
+      // In step, and at most two chunks ahead of what was heard: a server also takes
+      // in what it published itself, and its inbox is bounded.
+      const [all, chunk] = [20_000, 500];
+      const flows = [[rust, ears[1]], [node, ears[0]]].map(([by, ear]) => ({ by, ear, event: `from ${by.name}` }));
+      const heard = ({ ear, event }) => ear.received.filter(([name]) => name === event);
+      const allHeard = (count) =>
+        until(() => flows.every((flow) => heard(flow).length >= count), `both ears hear ${count}`);
+      for (let from = 0; from < all; from += chunk) {
+        await Promise.all(flows.map(({ by, event }) => by.do('stream', { room: 'ears', event, from, count: chunk })));
+        await allHeard(from - chunk);
+      }
+      await allHeard(all);
+      for (const flow of flows) {
+        assert.deepEqual(heard(flow).map(([, number]) => number), Array.from({ length: all }, (_, n) => n));
+      }
       const { counters } = await rust.do('log');
       assert.deepEqual([counters.lost, counters.unpublished, counters.malformed], [0, 0, 0]);
     } finally {
