@@ -172,8 +172,14 @@ impl Auth {
         session: SessionId,
     ) -> Result<bool, Failure> {
         let asked = Instant::now();
-        if !repository.login_alive(session).await.map_err(crate::storage)? {
-            return Ok(false);
+        let alive = repository.login_alive(session).await.map_err(crate::storage)?;
+        Ok(self.judge(session, alive, asked))
+    }
+
+    /// What an answer of the database, asked at this time, is worth now.
+    pub(crate) fn judge(&self, session: SessionId, alive: bool, asked: Instant) -> bool {
+        if !alive {
+            return false;
         }
         // An answer that took long is true of when it was asked for, and not remembered.
         if asked.elapsed() < FRESH {
@@ -183,9 +189,9 @@ impl Auth {
         // that before it looks for what was just inserted.
         if self.ended.contains_key(&session) {
             self.alive.invalidate(&session);
-            return Ok(false);
+            return false;
         }
-        Ok(true)
+        true
     }
 
     /// From now on this instance refuses the session's tokens.

@@ -45,6 +45,8 @@ pub use ports::{
 pub struct Settings {
     /// Rooms of up to so many members have a receipt row for each recipient.
     pub receipt_rows_max_members: i64,
+    /// Rooms that one user may be in. Two changes at once may pass it by one.
+    pub max_rooms_per_user: i64,
 }
 
 /// The use cases. Cheap to clone: all parts are shared.

@@ -1,14 +1,15 @@
 //! What a connection gets that was sent while the user was away.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Instant;
 
 use parking_lot::Mutex;
-use starling_protocol::event::{MessageDelivered, MessagesOffline, ReadyRoom};
+use starling_protocol::event::{MessageDelivered, MessagesOffline};
 use starling_protocol::limits::OFFLINE_BATCH;
 use starling_protocol::{Failure, MessageId, RoomId, UserId};
-use starling_repository::{OfflineCursor, Undelivered};
+use starling_repository::{Arrival, OfflineCursor, Undelivered};
 
-use crate::{Chat, storage};
+use crate::{Chat, Identity, storage};
 
 /// Ids held in memory for one delivery; beyond, the next are read when these
 /// are sent.
@@ -37,6 +38,14 @@ struct State {
 }
 
 impl OfflineDelivery {
+    /// What of a chunk is to be sent, and where the next begins.
+    fn chunk(&self, found: Vec<Undelivered>) -> (VecDeque<Undelivered>, Option<OfflineCursor>) {
+        let full = i64::try_from(found.len()).unwrap_or(CHUNK) >= CHUNK;
+        let next = found.last().filter(|_| full).map(OfflineCursor::after);
+        let old = |u: &Undelivered| self.heads.get(&u.room_id).is_some_and(|h| u.seq <= *h);
+        (found.into_iter().filter(old).collect(), next)
+    }
+
     /// Messages of the room that this delivery has still to send: reading past
     /// them does not mean that they arrived.
     #[must_use]
@@ -63,16 +72,31 @@ impl OfflineDelivery {
 }
 
 impl Chat {
-    /// Looks up what the user missed; `None` when that is nothing. `rooms` is
-    /// where the rooms stood when the connection began.
+    /// Looks up how things stand for a user who connects; `None` when the session
+    /// has ended.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn arrival(&self, who: Identity) -> Result<Option<Arrival>, Failure> {
+        let asked = Instant::now();
+        let found = self.repository.arrival(who.user, who.session, CHUNK).await.map_err(storage)?;
+        Ok(self.auth.judge(who.session, found.alive, asked).then_some(found))
+    }
+
+    /// The delivery of what an arrival found undelivered; `None` when that is
+    /// nothing.
     ///
     /// # Errors
     /// `unavailable`.
     pub async fn offline_delivery(
         &self,
         user: UserId,
-        rooms: &[ReadyRoom],
+        arrival: Arrival,
     ) -> Result<Option<OfflineDelivery>, Failure> {
+        let Arrival { rooms, undelivered, .. } = arrival;
+        if undelivered.is_empty() {
+            return Ok(None);
+        }
         let heads = rooms.iter().map(|room| (room.room_id, room.last_seq)).collect();
         let mut delivery = OfflineDelivery {
             user,
@@ -85,7 +109,7 @@ impl Chat {
                 batch: 0,
             }),
         };
-        let (waiting, next) = self.next_chunk(&delivery, None).await?;
+        let (waiting, next) = delivery.chunk(undelivered);
         if waiting.is_empty() {
             return Ok(None);
         }
@@ -102,14 +126,12 @@ impl Chat {
     async fn next_chunk(
         &self,
         delivery: &OfflineDelivery,
-        after: Option<OfflineCursor>,
+        after: OfflineCursor,
     ) -> Result<(VecDeque<Undelivered>, Option<OfflineCursor>), Failure> {
+        let after = Some(after);
         let found =
             self.repository.undelivered(delivery.user, after, CHUNK).await.map_err(storage)?;
-        let full = i64::try_from(found.len()).unwrap_or(CHUNK) >= CHUNK;
-        let next = found.last().filter(|_| full).map(OfflineCursor::after);
-        let old = |u: &Undelivered| delivery.heads.get(&u.room_id).is_some_and(|h| u.seq <= *h);
-        Ok((found.into_iter().filter(old).collect(), next))
+        Ok(delivery.chunk(found))
     }
 
     /// The next batch, or `None` at the end. Messages of rooms that the user has
@@ -134,7 +156,7 @@ impl Chat {
             };
             if taken.is_empty() {
                 let Some(cursor) = next else { return Ok(None) };
-                let (waiting, next) = self.next_chunk(delivery, Some(cursor)).await?;
+                let (waiting, next) = self.next_chunk(delivery, cursor).await?;
                 let mut state = delivery.state.lock();
                 state.beyond = match next {
                     Some(_) => (state.beyond - CHUNK).max(0),

@@ -35,7 +35,8 @@ impl Chat {
     /// flag says whether it is new.
     ///
     /// # Errors
-    /// `validation_failed`, `unavailable`.
+    /// `validation_failed`, `conflict` when the caller is in too many rooms,
+    /// `unavailable`.
     pub async fn create_room(
         &self,
         user: UserId,
@@ -53,6 +54,9 @@ impl Chat {
                 let (Some(other), 1) = (others.first(), request.member_ids.len()) else {
                     return Err(Failure::field("memberIds", "must name exactly one other user"));
                 };
+                if self.repository.direct_room(user, *other).await.map_err(storage)?.is_none() {
+                    self.room_for_more(user, &[user, *other], "memberIds").await?;
+                }
                 self.repository
                     .create_direct(user, *other, now)
                     .await
@@ -63,6 +67,8 @@ impl Chat {
                 let name = request.name.as_deref().unwrap_or_default();
                 validate::text("name", name, limits::ROOM_NAME_CHARS)?;
                 let others: Vec<UserId> = others.into_iter().collect();
+                let all: Vec<UserId> = others.iter().copied().chain([user]).collect();
+                self.room_for_more(user, &all, "memberIds").await?;
                 let room = self
                     .repository
                     .create_group(user, name, &others, now)
@@ -78,6 +84,26 @@ impl Chat {
             self.welcome(room, &members).await?;
         }
         Ok((self.room(user, room).await?, created))
+    }
+
+    /// Whether all of the users may be in one room more.
+    async fn room_for_more(
+        &self,
+        caller: UserId,
+        users: &[UserId],
+        field: &str,
+    ) -> Result<(), Failure> {
+        let max = self.settings.max_rooms_per_user;
+        let full = self.repository.in_many_rooms(users, max).await.map_err(storage)?;
+        match full.first() {
+            None => Ok(()),
+            Some(_) if full.contains(&caller) => Err(Failure::conflict(format!(
+                "You are in {max} rooms, which is all that one can be in."
+            ))),
+            Some(user) => {
+                Err(Failure::field(field, format!("user {user} is in too many rooms already")))
+            }
+        }
     }
 
     /// Sockets enter the room first, then the room is read: what is said in
@@ -159,6 +185,7 @@ impl Chat {
             request.user_ids.iter().copied().filter(|id| !lock.roles().contains_key(id)).collect();
         let new: Vec<UserId> = new.into_iter().collect();
         if !new.is_empty() {
+            self.room_for_more(user, &new, "userIds").await?;
             if !lock.add(&new, Timestamp::now()).await.map_err(storage)? {
                 return Err(unknown_user("userIds"));
             }

@@ -85,7 +85,7 @@ fn chat(repository: Repository, redis: Option<Redis>) -> Chat {
         Arc::new(MemoryPresence::default()),
         Arc::new(MemoryLimits::new(off)),
         auth.unwrap(),
-        Settings { receipt_rows_max_members: 64 },
+        Settings { receipt_rows_max_members: 64, max_rooms_per_user: 100 },
     );
     match redis {
         Some(redis) => chat.with_cache(Arc::new(RedisCache::start(redis))),

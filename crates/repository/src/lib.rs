@@ -18,6 +18,7 @@
 
 mod adopt;
 mod append;
+mod arrivals;
 mod changes;
 mod error;
 mod logins;
@@ -34,12 +35,14 @@ mod users;
 
 pub use adopt::{AdoptError, Adopted, Adoption, COMPAT_INSTALL, COMPAT_REMOVE, Say, State, Survey};
 pub use append::{Append, NewMessage};
+pub use arrivals::Arrival;
 pub use changes::Change;
 pub use error::{Error, Result};
 pub use logins::Rotation;
 pub use members::RoomLock;
-pub use messages::{Page, RoomHead};
+pub use messages::{Head, Page, RoomHead};
 pub use pool::{PoolSettings, Repository};
 pub use receipts::{OfflineCursor, Progress, ReadOutcome, Undelivered};
 pub use search::SearchCursor;
+pub use sockets::{OpenSocket, Swept};
 pub use users::{CreateUser, Credentials, NewUser};

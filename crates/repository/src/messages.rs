@@ -35,6 +35,17 @@ pub struct RoomHead {
     pub version: Uuid,
 }
 
+/// How far a room is, and which change its messages saw last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The room.
+    pub room: RoomId,
+    /// The highest `seq` that was given out.
+    pub seq: i64,
+    /// As [`RoomHead::version`].
+    pub version: Uuid,
+}
+
 /// Messages by id, in the given order, whoever may see them; receipts as `viewer`
 /// sees them.
 pub(crate) async fn load(
@@ -357,11 +368,20 @@ impl Repository {
     ///
     /// # Errors
     /// When PostgreSQL fails.
-    pub async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<(RoomId, i64)>> {
+    pub async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Head>> {
         let ids: Vec<i32> = rooms.iter().map(|room| room.0).collect();
-        let rows = sqlx::query!("SELECT id, last_seq FROM rooms WHERE id = ANY($1)", &ids)
-            .fetch_all(&self.pool)
-            .await?;
-        Ok(rows.into_iter().map(|row| (RoomId(row.id), row.last_seq)).collect())
+        let rows = sqlx::query!(
+            r#"SELECT
+                 r.id AS "id!", r.last_seq AS "last_seq!",
+                 coalesce(c.version, '00000000-0000-0000-0000-000000000000') AS "version!"
+               FROM rooms r
+               LEFT JOIN room_changes c ON c.room_id = r.id
+               WHERE r.id = ANY($1)"#,
+            &ids,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let head = |id, seq, version| Head { room: RoomId(id), seq, version };
+        Ok(rows.into_iter().map(|row| head(row.id, row.last_seq, row.version)).collect())
     }
 }

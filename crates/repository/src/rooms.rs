@@ -341,6 +341,48 @@ impl Repository {
         Ok(rows.into_iter().map(|row| RoomId(row.room_id)).collect())
     }
 
+    /// The direct room of two users.
+    ///
+    /// # Errors
+    /// The database failed.
+    #[tracing::instrument(name = "db.rooms.direct_room", skip(self))]
+    pub async fn direct_room(&self, one: UserId, other: UserId) -> Result<Option<RoomId>> {
+        let found = sqlx::query!(
+            "SELECT id
+             FROM rooms
+             WHERE direct_low = least($1::int, $2::int)
+               AND direct_high = greatest($1::int, $2::int)",
+            one.0,
+            other.0,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(found.map(|row| RoomId(row.id)))
+    }
+
+    /// Those of the users who are in so many rooms or more.
+    ///
+    /// # Errors
+    /// The database failed.
+    #[tracing::instrument(name = "db.rooms.crowded", skip_all)]
+    pub async fn in_many_rooms(&self, users: &[UserId], many: i64) -> Result<Vec<UserId>> {
+        let ids: Vec<i32> = users.iter().map(|user| user.0).collect();
+        let rows = sqlx::query!(
+            "SELECT user_id
+             FROM room_members
+             WHERE user_id = ANY($1)
+               AND left_at IS NULL
+             GROUP BY user_id
+             HAVING count(*) >= $2
+             ORDER BY user_id",
+            &ids,
+            many,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| UserId(row.user_id)).collect())
+    }
+
     /// The room's members, by id.
     ///
     /// # Errors

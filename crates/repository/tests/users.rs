@@ -1,9 +1,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 mod common;
+use std::time::Duration;
+
 use common::*;
 use sqlx::PgPool;
 use starling_protocol::{SessionId, UserId};
-use starling_repository::{CreateUser, NewUser, PoolSettings, Repository, Rotation};
+use starling_repository::{
+    CreateUser, NewUser, OpenSocket, PoolSettings, Repository, Rotation, Swept,
+};
 use uuid::Uuid;
 
 fn new(name: &str, email: &str) -> NewUser {
@@ -130,18 +134,52 @@ async fn of_two_refreshes_at_once_one_rotates_and_one_ends_the_session(pool: PgP
 async fn sockets_come_and_go(pool: PgPool) {
     let r = repository(pool.clone());
     let user = user(&r, "alice").await;
-    for (socket, instance) in [("s1", "a"), ("s2", "a"), ("s3", "b"), ("s4", "c")] {
-        r.socket_opened(user, socket, instance, at(0)).await.unwrap();
+    let open = |ids: &[&str]| -> Vec<OpenSocket> {
+        ids.iter()
+            .map(|id| OpenSocket { user, socket_id: (*id).to_owned(), connected_at: at(0) })
+            .collect()
+    };
+    let left = async || -> Vec<String> {
+        sqlx::query_scalar("SELECT socket_id FROM user_sessions ORDER BY socket_id")
+            .fetch_all(&pool)
+            .await
+            .unwrap()
+    };
+    let lease = Duration::from_secs(60);
+    for instance in ["a", "b", "c"] {
+        assert!(!r.renew_instance(instance, lease).await.unwrap());
+        assert!(r.renew_instance(instance, lease).await.unwrap());
     }
-    r.socket_opened(user, "s4", "c", at(0)).await.unwrap();
-    r.socket_closed("s1").await.unwrap();
-    r.socket_closed("unknown").await.unwrap();
-    r.heartbeat("b", at(30)).await.unwrap();
+    let mut some = open(&["s1", "s2"]);
+    some.push(OpenSocket { user: UserId(999), ..some[0].clone() });
+    some[2].socket_id = "of nobody".to_owned();
+    r.sockets_changed("a", &some, &[]).await.unwrap();
+    r.sockets_changed("b", &open(&["s3"]), &[]).await.unwrap();
+    r.sockets_changed("c", &open(&["s4"]), &[]).await.unwrap();
+    // Of another program: it renews no lease.
+    r.sockets_changed("node", &open(&["s5", "s6"]), &[]).await.unwrap();
+    let closed = ["s1", "unknown"].map(str::to_owned);
+    r.sockets_changed("a", &open(&["s7", "s2"]), &closed).await.unwrap();
+    r.sockets_are("a", &open(&["s2", "s8"])).await.unwrap();
     r.forget_instance("c").await.unwrap();
+    assert_eq!(left().await, ["s2", "s3", "s5", "s6", "s8"]);
+
+    assert_eq!(r.sweep_instances().await.unwrap(), Swept::default());
+    assert!(r.renew_instance("b", Duration::ZERO).await.unwrap());
+    let swept = Swept { instances: vec!["b".to_owned()], sockets: 1 };
+    assert_eq!(r.sweep_instances().await.unwrap(), swept);
+    assert!(!r.renew_instance("b", lease).await.unwrap());
+    sqlx::query("UPDATE user_sessions SET last_heartbeat = connected_at")
+        .execute(&pool)
+        .await
+        .unwrap();
+    r.heartbeat("node", at(30)).await.unwrap();
+    sqlx::query("UPDATE user_sessions SET last_heartbeat = connected_at WHERE socket_id = 's5'")
+        .execute(&pool)
+        .await
+        .unwrap();
     assert_eq!(r.forget_stale(at(20)).await.unwrap(), 1);
-    let left: Vec<String> =
-        sqlx::query_scalar("SELECT socket_id FROM user_sessions").fetch_all(&pool).await.unwrap();
-    assert_eq!(left, ["s3"]);
+    assert_eq!(left().await, ["s2", "s6", "s8"]);
 }
 
 #[sqlx::test(migrations = "../../db/migrations")]

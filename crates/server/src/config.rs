@@ -101,6 +101,8 @@ pub const VARIABLES: &[Variable] = &[
     variable("PING_INTERVAL_MS", "25000", "between two heartbeats"),
     variable("PING_TIMEOUT_MS", "20000", "a client that answers no heartbeat for so long is gone"),
     variable("SOCKET_BUFFER_BYTES", "1048576", "what may wait for one slow client, in bytes"),
+    variable("MAX_SOCKETS_PER_USER", "50", "sockets of one user on this instance, at most"),
+    variable("MAX_ROOMS_PER_USER", "5000", "rooms that one user may be in, at most"),
     variable("WRITE_TIMEOUT_SECONDS", "30", "a client that takes nothing for so long is dropped"),
 ];
 
@@ -273,6 +275,10 @@ pub struct Config {
     pub socket_buffer_bytes: usize,
     /// A client that takes nothing for so long is dropped.
     pub write_timeout: Duration,
+    /// Sockets of one user on this instance, at most.
+    pub max_sockets_per_user: usize,
+    /// Rooms that one user may be in, at most.
+    pub max_rooms_per_user: i64,
 }
 
 impl Config {
@@ -325,6 +331,8 @@ impl Config {
         let socket_buffer_bytes =
             reader.whole("SOCKET_BUFFER_BYTES", 1 << 20, 4096..=1 << 30, "bytes");
         let write_timeout = reader.seconds("WRITE_TIMEOUT_SECONDS", 30, 1..=3600);
+        let max_sockets_per_user = reader.whole("MAX_SOCKETS_PER_USER", 50, 1..=100_000, "sockets");
+        let max_rooms_per_user = reader.whole("MAX_ROOMS_PER_USER", 5000, 1..=1_000_000, "rooms");
 
         let database = database?;
         Some(Self {
@@ -353,6 +361,8 @@ impl Config {
             ping_timeout: ping_timeout?,
             socket_buffer_bytes: socket_buffer_bytes?,
             write_timeout: write_timeout?,
+            max_sockets_per_user: max_sockets_per_user?,
+            max_rooms_per_user: max_rooms_per_user?,
         })
     }
 }
@@ -383,6 +393,8 @@ impl fmt::Debug for Config {
             .field("ping_timeout", &self.ping_timeout)
             .field("socket_buffer_bytes", &self.socket_buffer_bytes)
             .field("write_timeout", &self.write_timeout)
+            .field("max_sockets_per_user", &self.max_sockets_per_user)
+            .field("max_rooms_per_user", &self.max_rooms_per_user)
             .finish_non_exhaustive()
     }
 }
@@ -854,6 +866,7 @@ mod tests {
         );
         assert_eq!(config.socket_buffer_bytes, 1 << 20);
         assert_eq!(config.write_timeout, Duration::from_secs(30));
+        assert_eq!((config.max_sockets_per_user, config.max_rooms_per_user), (50, 5000));
     }
 
     #[test]
@@ -923,6 +936,8 @@ mod tests {
             ("PING_TIMEOUT_MS", "99999999999999999999999"),
             ("SOCKET_BUFFER_BYTES", "1"),
             ("WRITE_TIMEOUT_SECONDS", "0"),
+            ("MAX_SOCKETS_PER_USER", "0"),
+            ("MAX_ROOMS_PER_USER", "all"),
             ("BIND_ADDR", "localhost"),
             ("INSTANCE_ID", "a b"),
             ("ADAPTER", "node"),

@@ -18,5 +18,6 @@ pub mod config;
 pub mod dev_postgres;
 pub mod gateway;
 pub mod serve;
+pub mod sessions;
 pub mod telemetry;
 pub mod transport;

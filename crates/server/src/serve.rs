@@ -1,36 +1,37 @@
 //! The server's life: parts, listener, signals, drain.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use socketioxide_node_redis::{Cluster, FredDriver, Settings as ClusterSettings};
+use socketioxide_node_redis::{Cluster, FredDriver, Notice, Settings as ClusterSettings};
 use socketioxide_wire::{Core, Entry, Settings as WireSettings};
 use starling_chat::auth::AuthSettings;
 use starling_chat::memory::{MemoryLimits, MemoryPresence, Rates};
 use starling_chat::{Auth, Chat, Limits, PresenceStore, RoomCache, Settings};
-use starling_protocol::Timestamp;
 use starling_protocol::event::{ServerDraining, ServerEvent};
 use starling_redis::{PresenceTimes, Redis, RedisCache, RedisLimits, RedisPresence};
 use starling_repository::{PoolSettings, Repository};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState};
 use crate::config::{Adapter, Config};
 use crate::gateway::Gateway;
+use crate::sessions::Sessions;
 use crate::telemetry::Traffic;
 use crate::transport::acceptor::{self, Front};
 use crate::transport::guard::Guard;
 use crate::transport::hub::Hub;
 use crate::transport::{cluster, engine, mend, rust_cluster};
 
-/// How often the rows of open sockets say that this instance lives.
-const HEARTBEAT: Duration = Duration::from_secs(20);
-/// Rows of instances that said nothing for so long are swept.
-const STALE: Duration = Duration::from_secs(90);
+/// How often what the metrics keep of the past is tidied.
+const UPKEEP: Duration = Duration::from_secs(20);
+/// A cluster that could not be joined is tried again after this.
+const REJOIN: Duration = Duration::from_secs(2);
 /// The longest delay that a draining server asks its clients for.
 const RECONNECT_WITHIN_MS: u64 = 5000;
 /// Silence of a polling client that the engine's heartbeat allows, and this more.
@@ -165,7 +166,10 @@ pub async fn run(
         presence,
         limits.clone(),
         auth(&config)?,
-        Settings { receipt_rows_max_members: config.receipt_rows_max_members },
+        Settings {
+            receipt_rows_max_members: config.receipt_rows_max_members,
+            max_rooms_per_user: config.max_rooms_per_user,
+        },
     );
     if let Some(cache) = cache {
         chat = chat.with_cache(cache);
@@ -175,8 +179,15 @@ pub async fn run(
         tokio::spawn(async move { presence.keep_presence().await });
     }
     let draining = CancellationToken::new();
-    let gateway = Gateway::new(chat.clone(), hub.clone(), &config.instance_id);
-    let cluster = join_cluster(&config, &hub, &repository).await?;
+    let (sessions, keeping) = Sessions::start(repository.clone(), hub.clone(), &config.instance_id);
+    let gateway = Gateway::new(
+        chat.clone(),
+        hub.clone(),
+        sessions,
+        &config.instance_id,
+        config.max_sockets_per_user,
+    );
+    let cluster = join_cluster(&config, &hub, &repository).await;
     let (engine, _io) = engine::build(&config, core.clone(), hub.clone(), gateway);
     let api = api::router(ApiState {
         chat: chat.clone(),
@@ -201,7 +212,7 @@ pub async fn run(
     let stop = CancellationToken::new();
     let front = Arc::new(Front { entry, core: core.clone(), api, guard });
     let accepting = tokio::spawn(acceptor::run(listener, front, stop.clone()));
-    tokio::spawn(housekeeping(repository.clone(), config.instance_id.clone(), metrics));
+    tokio::spawn(upkeep(metrics));
     tracing::info!(%addr, instance = config.instance_id, "listening");
 
     listening(addr);
@@ -211,6 +222,8 @@ pub async fn run(
         drain(&draining, &hub, &chat).await;
         stop.cancel();
         accepting.await.ok();
+        keeping.abort();
+        keeping.await.ok();
         repository.forget_instance(&config.instance_id).await.ok();
     });
     tokio::select! {
@@ -223,27 +236,55 @@ pub async fn run(
     Ok(())
 }
 
-/// Reaches the other instances, if there are to be any.
+/// Reaches the other instances, if there are to be any. While Redis is away this
+/// instance serves alone, and joins when it can.
 async fn join_cluster(
     config: &Config,
     hub: &Arc<Hub>,
     repository: &Repository,
-) -> anyhow::Result<Option<Cluster>> {
-    let Some(url) = config.redis_url.as_deref() else { return Ok(None) };
-    let driver =
-        async || FredDriver::from_url(url).await.context("REDIS_URL: Redis does not answer");
-    let (cluster, notices) = match config.adapter {
-        Adapter::Memory => return Ok(None),
-        Adapter::Socketioxide => (None, rust_cluster::join(driver().await?, hub).await?),
-        Adapter::Node => {
-            let cluster = Cluster::new(driver().await?, ClusterSettings::default());
-            let notices = cluster.notices();
-            cluster::join(&cluster, hub).await?;
-            (Some(cluster), notices)
-        }
+) -> Arc<OnceLock<Cluster>> {
+    let joined = Arc::new(OnceLock::new());
+    let (Some(url), Adapter::Node | Adapter::Socketioxide) = (&config.redis_url, config.adapter)
+    else {
+        return joined;
     };
-    tokio::spawn(mend::run(hub.clone(), repository.clone(), notices));
-    Ok(cluster)
+    hub.expect_others();
+    let (url, adapter) = (url.clone(), config.adapter);
+    let (hub, repository, cluster) = (hub.clone(), repository.clone(), joined.clone());
+    let first = try_join(&url, adapter, &hub, &cluster).await;
+    if let Err(error) = &first {
+        tracing::warn!("serving alone until the other instances can be reached: {error:#}");
+    }
+    tokio::spawn(async move {
+        let mut tried = first;
+        let notices = loop {
+            match tried {
+                Ok(notices) => break notices,
+                Err(_) => tokio::time::sleep(REJOIN).await,
+            }
+            tried = try_join(&url, adapter, &hub, &cluster).await;
+        };
+        tracing::info!("joined the other instances");
+        mend::run(hub, repository, notices).await;
+    });
+    joined
+}
+
+async fn try_join(
+    url: &str,
+    adapter: Adapter,
+    hub: &Arc<Hub>,
+    joined: &OnceLock<Cluster>,
+) -> anyhow::Result<broadcast::Receiver<Notice>> {
+    let driver = FredDriver::from_url(url).await.context("REDIS_URL: Redis does not answer")?;
+    if adapter == Adapter::Socketioxide {
+        return rust_cluster::join(driver, hub).await;
+    }
+    let cluster = Cluster::new(driver, ClusterSettings::default());
+    let notices = cluster.notices();
+    cluster::join(&cluster, hub).await?;
+    joined.set(cluster).ok();
+    Ok(notices)
 }
 
 /// Nobody new, everybody told and sent elsewhere, everything taken is stored.
@@ -268,21 +309,10 @@ async fn drain(draining: &CancellationToken, hub: &Hub, chat: &Chat) {
     }
 }
 
-async fn housekeeping(
-    repository: Repository,
-    instance: String,
-    metrics: metrics_exporter_prometheus::PrometheusHandle,
-) {
-    let mut tick = tokio::time::interval(HEARTBEAT);
+async fn upkeep(metrics: metrics_exporter_prometheus::PrometheusHandle) {
+    let mut tick = tokio::time::interval(UPKEEP);
     loop {
         tick.tick().await;
         metrics.run_upkeep();
-        let now = Timestamp::now();
-        let stale = Timestamp::from(now.utc() - STALE);
-        if let Err(error) = repository.heartbeat(&instance, now).await {
-            tracing::warn!(%error, "the heartbeat could not be written");
-        } else if let Err(error) = repository.forget_stale(stale).await {
-            tracing::warn!(%error, "rows of dead instances could not be swept");
-        }
     }
 }

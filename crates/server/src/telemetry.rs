@@ -2,7 +2,7 @@
 //! are read when somebody asks.
 
 use std::io::IsTerminal;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use metrics::{counter, gauge};
 use socketioxide_node_redis::Cluster;
@@ -56,7 +56,7 @@ pub struct Traffic {
     /// The sockets and their rooms.
     pub hub: Arc<Hub>,
     /// The other instances, by the Node.js protocol.
-    pub cluster: Option<Cluster>,
+    pub cluster: Arc<OnceLock<Cluster>>,
 }
 
 impl Traffic {
@@ -79,7 +79,7 @@ impl Traffic {
         let closed = "starling_slow_readers_closed_total";
         counter!(closed, "why" => "limit").absolute(stats.ended_by_limit);
         counter!(closed, "why" => "timeout").absolute(stats.ended_by_timeout);
-        if let Some(cluster) = &self.cluster {
+        if let Some(cluster) = self.cluster.get() {
             let stats = cluster.counters();
             counter!("starling_cluster_published_total").absolute(stats.published);
             counter!("starling_cluster_unpublished_total").absolute(stats.unpublished);

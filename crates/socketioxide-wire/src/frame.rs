@@ -59,6 +59,12 @@ impl Frame {
         self
     }
 
+    /// Whether it may be dropped for a slow reader.
+    #[must_use]
+    pub fn is_droppable(&self) -> bool {
+        self.droppable
+    }
+
     /// The name and the arguments as JSON, `["name",arg,…]`, if there are no
     /// attachments: for those who send it on by other ways.
     #[must_use]

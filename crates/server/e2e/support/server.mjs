@@ -175,7 +175,7 @@ class Server {
     return spawnBinary(['serve'], env);
   }
 
-  async #start() {
+  async #start(ready = 200) {
     this.expectedExit = false;
     const child = this.spawn(this.#env);
     this.#child = child;
@@ -187,8 +187,8 @@ class Server {
       await until(async () => {
         if (this.#child.exitCode !== null) throw Object.assign(new Error('it ended at once'), { final: true });
         const answer = await fetch(`${this.url}/readyz`, { signal: AbortSignal.timeout(2_000) });
-        return answer.status === 200;
-      }, { ms: 20_000, what: 'GET /readyz to answer 200' });
+        return answer.status === ready;
+      }, { ms: 20_000, what: `GET /readyz to answer ${ready}` });
     } catch (error) {
       await this.#kill('SIGKILL', 30_000);
       throw new Error(`starling serve did not become ready: ${error.message}\n${this.log}`);
@@ -206,9 +206,10 @@ class Server {
     return this.#kill(signal, ms);
   }
 
-  async restartAlone(signal = 'SIGKILL') {
+  /** `ready` is what `/readyz` is to answer then. */
+  async restartAlone(signal = 'SIGKILL', { ready } = {}) {
     await this.#kill(signal, 30_000);
-    await this.#start();
+    await this.#start(ready);
   }
 
   async #kill(signal, ms) {

@@ -127,6 +127,20 @@ for (const adapter of ['node', 'socketioxide']) {
       assert.deepEqual(seqs(await b.waitForMany('message:new', 150, undefined, { ms: 30_000 })), upTo(150));
     });
 
+    test('changes that were missed are said with sync:required, to those in the room alone', async () => {
+      const { redis } = world.server;
+      const [one, two] = [await pair(), await pair()];
+      const [[a, b], [c, d]] = [one.clients, two.clients];
+      const [edited] = [await a.send(one.room.id, 'to be edited'), await c.send(two.room.id, 'to be left alone')];
+      await Promise.all([b.waitFor('message:new'), d.waitFor('message:new')]);
+      await redis.stop('SIGKILL');
+      await a.ask('message:edit', { messageId: edited.id, content: 'edited while away' });
+      world.server.redis = await startRedis(redis.port);
+      const { rooms } = await b.waitFor('sync:required', undefined, { ms: 30_000 });
+      assert.deepEqual(rooms, [{ roomId: one.room.id, lastSeq: 1 }]);
+      await d.silence('sync:required', { since: 0 });
+    });
+
     test('when one instance is killed, the others go on and its users come back with all that they missed', async () => {
       const { users: [, b], room, clients: [a] } = await pair();
       await a.send(room.id, 'first');

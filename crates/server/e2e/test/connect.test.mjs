@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import jwt from 'jsonwebtoken';
 import { claims } from '../support/client.mjs';
-import { checkError, isTime } from '../support/expect.mjs';
+import { checkError, isTime, refused } from '../support/expect.mjs';
 import { UNLIMITED, sendMany, useServer } from '../support/fixture.mjs';
 import { openPolling, openRaw, poll } from '../support/raw.mjs';
 import { JWT_SECRET } from '../support/server.mjs';
@@ -217,5 +217,37 @@ describe('the connection limit of an address', () => {
       const answers = await flood(world.url, (i) => ({ 'x-forwarded-for': `198.51.100.${i + 1}` }));
       assert.ok(count(answers, 503) >= 6, `${count(answers, 503)} of 12 refused`);
     });
+  });
+});
+
+describe('sockets and rooms of one user', () => {
+  const world = useServer({ env: { MAX_SOCKETS_PER_USER: '3', MAX_ROOMS_PER_USER: '2' }, instances: 1, nodePeers: 0 });
+
+  test('one socket too many is told why and comes in by itself when another has gone', async () => {
+    const user = await world.person();
+    const [first] = await world.connectAll([user, user, user]);
+    const late = await world.connect(user, { wait: false, reconnection: true, reconnectionDelay: 50, reconnectionDelayMax: 200 });
+    const error = await late.waitFor('error');
+    assert.deepEqual([error.event, error.code], ['connect', 'rate_limited']);
+    assert.ok(error.message && error.retryAfterMs > 0);
+    assert.equal(await late.waitFor('disconnect'), 'transport close');
+    assert.deepEqual(late.all('session:ready'), []);
+    first.close();
+    await late.ready(10_000);
+  });
+
+  test('a user in all the rooms that one may be in gets no more, and is told so', async () => {
+    const [full, other, third] = await world.people(3);
+    const rooms = [await world.group(full, other), await world.group(full)];
+    const create = (by, body) => by.api.post('/rooms', body);
+    refused(await create(full, { roomType: 'group', name: 'one too many', memberIds: [] }), 409, 'conflict');
+    refused(await create(third, { roomType: 'group', name: 'with one who is full', memberIds: [full.id] }), 400, 'validation_failed', ['memberIds']);
+    refused(await create(third, { roomType: 'direct', memberIds: [full.id] }), 400, 'validation_failed', ['memberIds']);
+    const own = await world.group(third);
+    refused(await third.api.post(`/rooms/${own.id}/members`, { userIds: [full.id] }), 400, 'validation_failed', ['userIds']);
+    // Leaving one makes place.
+    assert.equal((await full.api.del(`/rooms/${rooms[1].id}/members/${full.id}`)).status, 204);
+    const direct = await world.direct(full, third);
+    assert.equal((await world.direct(third, full)).id, direct.id, 'the one that is there is found');
   });
 });

@@ -124,6 +124,25 @@ describe('SIGTERM', () => {
   });
 });
 
+describe('a second SIGTERM', () => {
+  const world = useServer({ instances: 1, nodePeers: 0, proxyDatabase: true, env: { DRAIN_TIMEOUT_SECONDS: '60' } });
+
+  test('ends at once what the first waits for', async () => {
+    const { room, clients: [client] } = await world.conversation(1);
+    world.server.proxy.stall();
+    client.socket.emit('message:send', { roomId: room.id, content: 'on its way into a database that hangs' });
+    const ended = world.server.kill('SIGTERM', 60_000);
+    await client.waitFor('server:draining');
+    let over = false;
+    ended.then(() => { over = true; });
+    await client.silence('disconnect', { ms: 500 });
+    assert.equal(over, false, 'it waits for the send');
+    await world.server.kill('SIGTERM', 60_000);
+    assert.deepEqual(await ended, { code: 0, signal: null });
+    assert.deepEqual(client.all('message:new'), []);
+  });
+});
+
 describe('the command line', () => {
   const good = { DATABASE_URL: 'postgres://nobody@127.0.0.1:1/none', JWT_SECRET };
 

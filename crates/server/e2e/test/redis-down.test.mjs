@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { history, useServer } from '../support/fixture.mjs';
+import { UNLIMITED, history, useServer } from '../support/fixture.mjs';
 import { run, startRedis } from '../support/server.mjs';
 import { until } from '../support/wait.mjs';
 
@@ -57,4 +57,35 @@ test('a REDIS_URL that is none is told before a port is bound, and not repeated'
   assert.equal(code, 2);
   assert.match(stderr, /REDIS_URL.*redis:\/\//s);
   assert.doesNotMatch(stderr, /hunter2/);
+});
+
+describe('an instance that starts while Redis is away', () => {
+  const world = useServer({ instances: 2, nodePeers: 0, env: UNLIMITED });
+
+  test('serves alone, and joins the others when Redis is there', async () => {
+    const { redis, all } = world.server;
+    await redis.stop();
+    await all[1].restartAlone('SIGKILL', { ready: 503 });
+    const [alice, bob] = await world.people(2);
+    const room = await world.group(alice, bob);
+    const here = [await world.connect(alice, { at: 1 }), await world.connect(bob, { at: 1 })];
+    const alone = await here[0].send(room.id, 'alone');
+    await here[1].waitFor('message:new', ({ id }) => id === alone.id);
+    const there = await world.connect(bob, { at: 0 });
+    world.server.redis = await startRedis(redis.port);
+    for (const { url } of all) {
+      await until(async () => (await fetch(`${url}/readyz`)).status === 200, { ms: 20_000, what: 'readiness' });
+    }
+    // Whatever came of them by itself or by looking: all, once, in order.
+    const sent = [await here[0].send(room.id, 'to the other instance'), await there.send(room.id, 'and back')];
+    for (const client of [here[0], here[1], there]) {
+      await client.waitFor('message:new', ({ id }) => id === sent[1].id, { ms: 30_000 });
+      const seqs = client.all('message:new').map(({ seq }) => seq);
+      assert.deepEqual(seqs, seqs.map((_, i) => seqs[0] + i));
+    }
+    await until(async () => {
+      const { id } = await there.send(room.id, 'at once');
+      return here[1].waitFor('message:new', (message) => message.id === id, { ms: 200 }).catch(() => undefined);
+    }, { ms: 20_000, what: 'messages to cross at once' });
+  });
 });

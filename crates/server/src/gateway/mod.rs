@@ -12,10 +12,12 @@ use serde::Serialize;
 use serde_json::json;
 use socketioxide_wire::Outlet;
 use starling_chat::{Chat, Identity};
-use starling_protocol::event::{ServerEvent, SessionReady, SessionRevoked, client};
+use starling_protocol::event::{EventError, ServerEvent, SessionReady, SessionRevoked, client};
 use starling_protocol::{Code, Failure, Timestamp};
+use starling_repository::Arrival;
 use tokio::sync::Semaphore;
 
+use crate::sessions::Sessions;
 use crate::transport::engine::App;
 use crate::transport::hub::{Hub, Link};
 use crate::transport::inbox::{Event, Reply};
@@ -31,6 +33,8 @@ const AUTHENTICATION: Duration = Duration::from_millis(700);
 const PATIENCE: Duration = Duration::from_secs(12);
 /// Sends of one socket that may wait for their commit at once.
 const SENDS_AT_ONCE: usize = 128;
+/// Between the last words to a socket and the end of its connection.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Connects in their database phase at once: a storm must not drain the pool.
 const CONNECTING: usize = 16;
 
@@ -39,7 +43,9 @@ const CONNECTING: usize = 16;
 pub struct Gateway {
     chat: Chat,
     hub: Arc<Hub>,
+    sessions: Sessions,
     instance: Arc<str>,
+    max_sockets_per_user: usize,
     connecting: Arc<Semaphore>,
 }
 
@@ -53,38 +59,51 @@ pub(crate) struct Connection {
 pub(crate) type Answer = Result<serde_json::Value, Failure>;
 
 impl Gateway {
-    /// For an instance of this name.
+    /// For an instance of this name, on which each user may have so many sockets.
     #[must_use]
-    pub fn new(chat: Chat, hub: Arc<Hub>, instance: &str) -> Self {
+    pub fn new(
+        chat: Chat,
+        hub: Arc<Hub>,
+        sessions: Sessions,
+        instance: &str,
+        max_sockets_per_user: usize,
+    ) -> Self {
         let connecting = Arc::new(Semaphore::new(CONNECTING));
-        Self { chat, hub, instance: instance.into(), connecting }
+        Self { chat, hub, sessions, instance: instance.into(), max_sockets_per_user, connecting }
+    }
+
+    /// How things stand for the user, whose socket is in all rooms from then on. The
+    /// session may have ended between the check and the registration.
+    async fn arrive(&self, link: &Arc<Link>) -> Result<Arrival, Failure> {
+        let ended = || Failure::unauthorized("The session has ended.");
+        let watch = self.hub.watch();
+        let arrival = self.chat.arrival(link.who).await?.ok_or_else(ended)?;
+        if watch.enter(link, arrival.rooms.iter().map(|room| room.room_id)) {
+            return Ok(arrival);
+        }
+        drop(watch);
+        // Something was said before the socket was in the room: it is now, so what is
+        // not yet in this answer comes live.
+        metrics::counter!("starling_arrivals_repeated_total").increment(1);
+        let arrival = self.chat.arrival(link.who).await?.ok_or_else(ended)?;
+        self.hub.watch().enter(link, arrival.rooms.iter().map(|room| room.room_id));
+        Ok(arrival)
     }
 
     /// Sets a connection up: rooms first, then `session:ready`, then what was
     /// missed, so that every message comes either live or by offline delivery.
     async fn set_up(&self, link: &Arc<Link>) -> Result<Connection, Failure> {
-        let _turn = self.connecting.acquire().await.map_err(|_| Failure::unavailable())?;
-        let repository = self.chat.repository();
-        let failed = |error: starling_repository::Error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "a connect failed");
-            Failure::unavailable()
-        };
+        let turn = self.connecting.acquire().await.map_err(|_| Failure::unavailable())?;
         let user = link.who.user;
-        // The session may have ended between the check and the registration.
-        if !self.chat.auth().is_alive(repository, link.who.session).await? {
-            return Err(Failure::unauthorized("The session has ended."));
-        }
-        let rooms = repository.room_ids_of(user).await.map_err(failed)?;
-        self.hub.enter_all(link, &rooms);
-        let rooms = repository.memberships(user).await.map_err(failed)?;
-        let id = link.id.0.to_string();
-        let now = Timestamp::now();
-        repository.socket_opened(user, &id, &self.instance, now).await.map_err(failed)?;
-        let missed = self.chat.offline_delivery(user, &rooms).await?;
+        let arrival = self.arrive(link).await?;
+        let rooms = arrival.rooms.clone();
+        let missed = self.chat.offline_delivery(user, arrival).await?;
+        drop(turn);
+        self.sessions.opened(link);
         let ready = ServerEvent::SessionReady(SessionReady {
             user_id: user,
             instance: self.instance.to_string(),
-            server_time: now,
+            server_time: Timestamp::now(),
             rooms: rooms.clone(),
         });
         let heads: HashMap<_, _> = rooms.iter().map(|r| (r.room_id, r.last_seq)).collect();
@@ -94,14 +113,25 @@ impl Gateway {
         Ok(Connection { link: link.clone(), offline })
     }
 
+    /// Too many sockets of one user: told, and closed below Socket.IO, so that the
+    /// client comes back by itself when others of them are gone.
+    async fn refuse(&self, link: &Link) {
+        link.emit(&ServerEvent::Error(EventError {
+            event: "connect".to_owned(),
+            code: Code::RateLimited,
+            message: "This user has too many connections.".to_owned(),
+            retry_after_ms: Some(5000),
+        }));
+        tokio::time::sleep(LAST_WORDS).await;
+        link.end();
+    }
+
     async fn tear_down(&self, link: &Link) {
         self.hub.remove(link);
         if let Err(failure) = self.chat.socket_closed(link.who.user, link.id).await {
             tracing::warn!(%failure, "others could not be told that a user left");
         }
-        if let Err(error) = self.chat.repository().socket_closed(&link.id.0.to_string()).await {
-            tracing::warn!(%error, "the row of a closed socket stays until the next sweep");
-        }
+        self.sessions.closed(link);
     }
 
     /// Serves a connection's events in order. Sends may overlap: each is in the
@@ -232,6 +262,12 @@ impl App for Gateway {
     }
 
     async fn serve(&self, link: Arc<Link>, mut events: Outlet) {
+        if self.hub.sockets_of(link.who.user) > self.max_sockets_per_user {
+            metrics::counter!("starling_sockets_refused_total").increment(1);
+            self.refuse(&link).await;
+            self.hub.remove(&link);
+            return;
+        }
         let set_up = tokio::time::timeout(PATIENCE, self.set_up(&link)).await;
         match set_up.unwrap_or_else(|_| Err(Failure::unavailable())) {
             Ok(connection) => {

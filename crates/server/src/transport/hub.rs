@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use socketioxide_wire::{Ack, Core, Frame, Handle, Member, Rooms};
 use starling_chat::{ConnectionId, Except, Fanout, Identity, Target};
-use starling_protocol::event::{ServerEvent, SessionRevoked};
+use starling_protocol::event::{RoomHead, ServerEvent, SessionRevoked, SyncRequired};
 use starling_protocol::{Message, Room, RoomId, SessionId, UserId};
 
 use super::audience::{Audience, Key, SocketId};
@@ -117,6 +117,8 @@ struct Held {
 
 /// Frames held for a socket that is being set up; beyond it is closed.
 const HELD_MAX: usize = 10_000;
+/// Rooms in one `sync:required`: as many as one `room:sync` takes.
+const SYNC_ROOMS: usize = 50;
 /// Rooms that other servers may put one socket into beside its own.
 const OTHER_ROOMS: usize = 1000;
 
@@ -263,6 +265,64 @@ struct State {
     order: Option<Order<Parcel>>,
     /// The same as the hub's.
     relay: Option<Arc<dyn Relay>>,
+    arrivals: Arrivals,
+}
+
+/// Connections that read how their rooms stand before they enter them.
+#[derive(Default)]
+struct Arrivals {
+    now: usize,
+    /// Publications since the first of them.
+    count: u64,
+    /// The last of them in each room.
+    rooms: HashMap<RoomId, u64>,
+}
+
+impl Arrivals {
+    fn note(&mut self, parcel: &Parcel) {
+        // Who is there and who types is asked for, not remembered.
+        if self.now == 0 || parcel.event.frame.is_droppable() {
+            return;
+        }
+        self.count += 1;
+        for key in &parcel.to.rooms {
+            if let Key::Room(room) = key {
+                self.rooms.insert(*room, self.count);
+            }
+        }
+    }
+}
+
+/// From when this was made, a connection is told whether rooms were quiet.
+pub(crate) struct Watch<'a> {
+    hub: &'a Hub,
+    since: u64,
+}
+
+impl Watch<'_> {
+    /// Enters the rooms, and answers whether nothing was published to them meanwhile:
+    /// what was read of them since this watch began is true then.
+    pub(crate) fn enter(&self, link: &Arc<Link>, rooms: impl IntoIterator<Item = RoomId>) -> bool {
+        let mut state = self.hub.state.lock();
+        let mut quiet = true;
+        for room in rooms {
+            if !link.held.lock().left.contains(&room) {
+                state.enter(link, &Key::Room(room));
+            }
+            quiet &= state.arrivals.rooms.get(&room).is_none_or(|last| *last <= self.since);
+        }
+        quiet
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        let arrivals = &mut self.hub.state.lock().arrivals;
+        arrivals.now -= 1;
+        if arrivals.now == 0 {
+            *arrivals = Arrivals::default();
+        }
+    }
 }
 
 impl State {
@@ -321,6 +381,7 @@ impl State {
     }
 
     fn publish(&mut self, parcel: Parcel) {
+        self.arrivals.note(&parcel);
         let now = Instant::now();
         match parcel.event.about {
             About::Message(room, seq) if self.order.is_some() => {
@@ -397,11 +458,20 @@ impl Hub {
         Arc::new(Self { core, relay: OnceLock::new(), state: Mutex::default() })
     }
 
-    /// There are other servers: what is published goes to them too, and the messages
-    /// of a room are put in order. To be called before there are sockets.
+    /// There are to be other servers: the messages of a room are put in order. To be
+    /// called before there are sockets.
+    pub fn expect_others(&self) {
+        self.state.lock().order.get_or_insert_default();
+    }
+
+    /// There are other servers, and from now on what is published goes to them too.
+    /// They are told of the sockets that are here already.
     pub fn relay(&self, relay: Arc<dyn Relay>) {
         let mut state = self.state.lock();
-        state.order.get_or_insert_default();
+        for link in state.links.values() {
+            relay.entered(link, &Key::Socket(link.socket_id));
+            state.rooms.of(&**link).for_each(|room| relay.entered(link, room));
+        }
         state.relay = Some(relay.clone());
         self.relay.set(relay).ok();
     }
@@ -460,14 +530,17 @@ impl Hub {
         (state.links.len(), state.rooms.len())
     }
 
-    /// The socket enters rooms that a list from the database named.
-    pub fn enter_all(&self, link: &Arc<Link>, rooms: &[RoomId]) {
-        let mut state = self.state.lock();
-        for room in rooms {
-            if !link.held.lock().left.contains(room) {
-                state.enter(link, &Key::Room(*room));
-            }
-        }
+    /// Begins to watch for publications, until what is returned is dropped.
+    pub(crate) fn watch(&self) -> Watch<'_> {
+        let arrivals = &mut self.state.lock().arrivals;
+        arrivals.now += 1;
+        Watch { hub: self, since: arrivals.count }
+    }
+
+    /// How many sockets of the user are here.
+    #[must_use]
+    pub fn sockets_of(&self, user: UserId) -> usize {
+        self.state.lock().members(&Key::User(user)).len()
     }
 
     /// `session:ready` goes out, then what was published meanwhile, without the
@@ -586,6 +659,42 @@ impl Hub {
         self.state.lock().in_order(|order, deliver| {
             order.mend(hole, found, whole, Instant::now(), deliver);
         });
+    }
+
+    /// What is missing there can't be mended: the room goes on behind it, and its
+    /// sockets are told to ask for themselves.
+    pub(super) fn give_up(&self, hole: Hole) {
+        self.state.lock().in_order(|order, deliver| {
+            order.mend(hole, [], true, Instant::now(), deliver);
+        });
+        self.sync_required(&[(hole.room, hole.through)]);
+    }
+
+    /// Tells the sockets in these rooms, each with its newest `seq`, that they may have
+    /// missed something there.
+    pub(super) fn sync_required(&self, rooms: &[(RoomId, i64)]) {
+        let mut told: HashMap<ConnectionId, (Arc<Link>, Vec<RoomHead>)> = HashMap::new();
+        {
+            let state = self.state.lock();
+            for (room_id, last_seq) in rooms {
+                let head = RoomHead { room_id: *room_id, last_seq: *last_seq };
+                for link in state.rooms.members(&Key::Room(*room_id)) {
+                    // One that is being set up gets it all new.
+                    if link.ready.load(Ordering::Acquire) {
+                        told.entry(link.id)
+                            .or_insert_with(|| (link.clone(), Vec::new()))
+                            .1
+                            .push(head);
+                    }
+                }
+            }
+        }
+        metrics::counter!("starling_sync_required_total").increment(told.len() as u64);
+        for (link, rooms) in told.into_values() {
+            for rooms in rooms.chunks(SYNC_ROOMS) {
+                link.emit(&ServerEvent::SyncRequired(SyncRequired { rooms: rooms.to_vec() }));
+            }
+        }
     }
 
     /// The rooms that have sockets here, with the last `seq` that these got.

@@ -1,13 +1,20 @@
 //! Finds what this instance missed of the messages of its rooms, and reads it from
 //! PostgreSQL.
+//!
+//! What it can't send again it says with `sync:required`: rooms that are too far behind,
+//! and those whose older messages were changed around a time when publications of other
+//! instances were lost.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use socketioxide_node_redis::Notice;
+use starling_protocol::RoomId;
 use starling_repository::Repository;
 use tokio::sync::broadcast;
 use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
 
 use super::hub::Hub;
 use super::order::Hole;
@@ -24,6 +31,9 @@ const COMPARISON: Duration = Duration::from_secs(10);
 const SETTLING: Duration = Duration::from_millis(500);
 /// Messages of a hole that are read at once.
 const READ: i64 = 200;
+/// A room that is further behind is not caught up with: its sockets are told to ask.
+/// More would only fill their buffers.
+const BEHIND: i64 = 5000;
 /// Holes that are mended in one go, one after the other.
 const HOLES: usize = 64;
 /// Rooms in one comparison's statement.
@@ -35,12 +45,14 @@ pub async fn run(hub: Arc<Hub>, repository: Repository, mut notices: broadcast::
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut comparison = tokio::time::interval(COMPARISON);
     comparison.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut changes = Changes::default();
     loop {
         tokio::select! {
             _ = tick.tick() => mend(&hub, &repository).await,
-            _ = comparison.tick() => compare(&hub, &repository).await,
+            _ = comparison.tick() => compare(&hub, &repository, &mut changes).await,
             notice = notices.recv() => match notice {
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {
+                    changes.missed = true;
                     comparison.reset_after(SETTLING);
                 }
                 Err(broadcast::error::RecvError::Closed) => return,
@@ -56,6 +68,10 @@ async fn mend(hub: &Hub, repository: &Repository) {
             hub.mend(hole, Vec::new(), false);
             continue;
         };
+        if through - after > BEHIND {
+            hub.give_up(hole);
+            continue;
+        }
         match repository.messages_between(room, after, through, READ).await {
             Ok(messages) => {
                 metrics::counter!("starling_messages_mended_total")
@@ -72,12 +88,35 @@ async fn mend(hub: &Hub, repository: &Repository) {
     }
 }
 
-async fn compare(hub: &Hub, repository: &Repository) {
+/// Which changes of messages the sockets here know of.
+#[derive(Default)]
+struct Changes {
+    /// Each room's version when it was last compared; the nil UUID before any change.
+    versions: HashMap<RoomId, Uuid>,
+    /// Publications were lost since.
+    missed: bool,
+}
+
+async fn compare(hub: &Hub, repository: &Repository, changes: &mut Changes) {
+    let mut versions = HashMap::new();
+    let mut stale = Vec::new();
     for rooms in hub.places().chunks(ROOMS) {
         let rooms: Vec<_> = rooms.iter().map(|(room, _)| *room).collect();
-        match repository.heads(&rooms).await {
-            Ok(heads) => hub.exist(&heads),
-            Err(error) => tracing::debug!(%error, "rooms can't be compared"),
+        let heads = match repository.heads(&rooms).await {
+            Ok(heads) => heads,
+            // What was missed still has to be looked for.
+            Err(error) => return tracing::debug!(%error, "rooms can't be compared"),
+        };
+        let seqs: Vec<_> = heads.iter().map(|head| (head.room, head.seq)).collect();
+        hub.exist(&seqs);
+        for head in heads {
+            let known = changes.versions.get(&head.room).copied().unwrap_or_default();
+            if changes.missed && head.version != known {
+                stale.push((head.room, head.seq));
+            }
+            versions.insert(head.room, head.version);
         }
     }
+    hub.sync_required(&stale);
+    *changes = Changes { versions, missed: false };
 }
