@@ -127,7 +127,7 @@ impl Repository {
         batch: &[NewMessage],
         receipt_rows_max_members: i64,
     ) -> Result<Option<Vec<Append>>> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.pool()?.begin().await?;
         let mut heads = lock_rooms(&mut tx, batch).await?;
         let members = members_among(&mut tx, batch, &mut heads).await?;
         let earlier = earlier_client_ids(&mut tx, batch).await?;

@@ -83,7 +83,7 @@ impl Repository {
             session.0,
             limit,
         )
-        .fetch_one(&self.pool)
+        .fetch_one(self.pool()?)
         .await?;
         let rooms = row
             .rooms

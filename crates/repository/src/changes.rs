@@ -90,7 +90,7 @@ impl Repository {
         content: &str,
         now: Timestamp,
     ) -> Result<Change> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.pool()?.begin().await?;
         let Some(held) = hold(&mut tx, user, id).await? else { return Ok(Change::NotFound) };
         if held.sender != user {
             return Ok(Change::Forbidden);
@@ -119,7 +119,7 @@ impl Repository {
     /// The database failed; nothing is changed.
     #[tracing::instrument(name = "db.messages.delete", skip(self, now))]
     pub async fn delete(&self, user: UserId, id: MessageId, now: Timestamp) -> Result<Change> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.pool()?.begin().await?;
         let Some(held) = hold(&mut tx, user, id).await? else { return Ok(Change::NotFound) };
         if held.sender != user && held.role < Role::Admin {
             return Ok(Change::Forbidden);
@@ -154,7 +154,7 @@ impl Repository {
         emoji: &str,
         now: Timestamp,
     ) -> Result<Change> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.pool()?.begin().await?;
         let Some(held) = hold(&mut tx, user, id).await? else { return Ok(Change::NotFound) };
         if held.deleted {
             return Ok(Change::Deleted);
@@ -184,7 +184,7 @@ impl Repository {
         id: MessageId,
         emoji: &str,
     ) -> Result<Change> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.pool()?.begin().await?;
         if hold(&mut tx, user, id).await?.is_none() {
             return Ok(Change::NotFound);
         }

@@ -10,6 +10,9 @@ pub enum Error {
     /// the statement. A commit whose answer was lost may have taken place.
     #[error("the database did not do it")]
     Unavailable(#[from] sqlx::Error),
+    /// PostgreSQL did not answer lately, so it was not asked.
+    #[error("the database is away")]
+    Away,
     /// A stored value that Starling never writes.
     #[error("impossible value {value:?} in {table}.{column}")]
     Corrupt {
@@ -34,7 +37,7 @@ impl Error {
                     .code()
                     .is_some_and(|code| ["22", "23", "54"].iter().any(|c| code.starts_with(c)))
             }
-            Self::Unavailable(_) => true,
+            Self::Unavailable(_) | Self::Away => true,
             Self::Corrupt { .. } => false,
         }
     }

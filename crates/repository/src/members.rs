@@ -55,7 +55,7 @@ impl Repository {
     /// The database failed, or a row is impossible.
     #[tracing::instrument(name = "db.rooms.lock", skip(self))]
     pub async fn lock_room(&self, room: RoomId) -> Result<Option<RoomLock>> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.pool()?.begin().await?;
         let found = sqlx::query!(
             "SELECT room_type, created_by
              FROM rooms

@@ -1,12 +1,14 @@
 //! The pool of connections.
 
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgPool};
+use sqlx::{Connection, PgConnection, PgPool};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// A free connection comes within this time, or the call fails.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -16,6 +18,13 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const STATEMENT_TIMEOUT: &str = "10s";
 /// A connection unused for longer is asked whether it lives before it is used.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
+
+/// How often the watch asks whether PostgreSQL is there…
+const LOOK: Duration = Duration::from_millis(500);
+/// …and how long it may take to say so.
+const ANSWER: Duration = Duration::from_secs(1);
+/// After so many failures in a row it is away: one alone may be bad luck.
+const FAILURES: u32 = 2;
 
 pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../db/migrations");
 
@@ -34,6 +43,8 @@ pub struct PoolSettings {
 #[derive(Debug, Clone)]
 pub struct Repository {
     pub(crate) pool: PgPool,
+    /// Calls fail at once instead of waiting for a connection that can't be had.
+    away: Arc<AtomicBool>,
 }
 
 impl Repository {
@@ -63,13 +74,50 @@ impl Repository {
                 })
             })
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self::from_pool(pool))
     }
 
     /// A repository over a pool made elsewhere, as tests do.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
-        Self { pool }
+        Self { pool, away: Arc::default() }
+    }
+
+    /// The pool, unless PostgreSQL is known to be away.
+    pub(crate) fn pool(&self) -> Result<&PgPool> {
+        if self.away.load(Ordering::Relaxed) { Err(Error::Away) } else { Ok(&self.pool) }
+    }
+
+    /// Looks for ever whether PostgreSQL answers, over a connection of its own, which
+    /// no load on the pool delays. While it does not, calls fail at once: each would
+    /// wait in vain, and what waits piles up.
+    pub async fn watch(self) {
+        let options = self.pool.connect_options();
+        let mut own: Option<PgConnection> = None;
+        let mut failures = 0;
+        loop {
+            let asked = tokio::time::timeout(ANSWER, async {
+                let mut db = match own.take() {
+                    Some(db) => db,
+                    None => PgConnection::connect_with(&options).await?,
+                };
+                db.ping().await?;
+                Ok::<_, sqlx::Error>(db)
+            });
+            if let Ok(Ok(db)) = asked.await {
+                own = Some(db);
+                failures = 0;
+                if self.away.swap(false, Ordering::Relaxed) {
+                    tracing::info!("PostgreSQL answers again");
+                }
+            } else {
+                failures += 1;
+                if failures >= FAILURES && !self.away.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("PostgreSQL does not answer; calls fail at once until it does");
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Brings the schema up to date. Several servers may do so at once: one
@@ -92,7 +140,7 @@ impl Repository {
     /// # Errors
     /// It does not.
     pub async fn ping(&self) -> Result<()> {
-        sqlx::query!("SELECT 1 AS one").fetch_one(&self.pool).await?;
+        sqlx::query!("SELECT 1 AS one").fetch_one(self.pool()?).await?;
         Ok(())
     }
 

@@ -68,7 +68,7 @@ impl Repository {
             instance,
             lease,
         )
-        .fetch_one(&self.pool)
+        .fetch_one(self.pool()?)
         .await?;
         Ok(found.alive)
     }
@@ -84,7 +84,7 @@ impl Repository {
         opened: &[OpenSocket],
         closed: &[String],
     ) -> Result<()> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.pool()?.begin().await?;
         if !closed.is_empty() {
             sqlx::query!("DELETE FROM user_sessions WHERE socket_id = ANY($1)", closed)
                 .execute(&mut *tx)
@@ -101,7 +101,7 @@ impl Repository {
     /// The database failed; nothing is written.
     #[tracing::instrument(name = "db.sockets.replace", skip_all)]
     pub async fn sockets_are(&self, instance: &str, open: &[OpenSocket]) -> Result<()> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.pool()?.begin().await?;
         let (_, ids, _) = columns(open);
         sqlx::query!(
             "DELETE FROM user_sessions WHERE server_instance = $1 AND NOT socket_id = ANY($2)",
@@ -126,7 +126,7 @@ impl Repository {
             instance,
             now.utc(),
         )
-        .execute(&self.pool)
+        .execute(self.pool()?)
         .await?;
         Ok(())
     }
@@ -137,7 +137,7 @@ impl Repository {
     /// The database failed.
     #[tracing::instrument(name = "db.sockets.forget_instance", skip(self))]
     pub async fn forget_instance(&self, instance: &str) -> Result<()> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.pool()?.begin().await?;
         sqlx::query!("DELETE FROM server_instances WHERE instance = $1", instance)
             .execute(&mut *tx)
             .await?;
@@ -155,7 +155,7 @@ impl Repository {
     /// The database failed.
     #[tracing::instrument(name = "db.sockets.sweep", skip_all)]
     pub async fn sweep_instances(&self) -> Result<Swept> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.pool()?.begin().await?;
         let mine = sqlx::query!(r#"SELECT pg_try_advisory_xact_lock($1) AS "mine!""#, SWEEPING)
             .fetch_one(&mut *tx)
             .await?
@@ -200,7 +200,7 @@ impl Repository {
                )",
             older_than.utc(),
         )
-        .execute(&self.pool)
+        .execute(self.pool()?)
         .await?;
         Ok(done.rows_affected())
     }

@@ -158,6 +158,7 @@ pub async fn run(
         idle_polling: config.ping_interval + config.ping_timeout + POLL_MARGIN,
         conceal_ids: true,
     });
+    tokio::spawn(repository.clone().watch());
     let hub = Hub::new(core.clone());
     let Common { presence, limits, cache, redis } = common(&config)?;
     let mut chat = Chat::new(

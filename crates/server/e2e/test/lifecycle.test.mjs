@@ -129,7 +129,7 @@ describe('a second SIGTERM', () => {
 
   test('ends at once what the first waits for', async () => {
     const { room, clients: [client] } = await world.conversation(1);
-    world.server.proxy.stall();
+    world.server.proxy.silence();
     client.socket.emit('message:send', { roomId: room.id, content: 'on its way into a database that hangs' });
     const ended = world.server.kill('SIGTERM', 60_000);
     await client.waitFor('server:draining');

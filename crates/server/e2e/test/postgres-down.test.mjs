@@ -48,6 +48,32 @@ describe('without PostgreSQL', () => {
     });
   }
 
+  test('once it is known to be away, nothing waits for it: a thousand calls are answered while one would time out', async () => {
+    const { users: [sender], room, clients: [client] } = await world.conversation(1);
+    world.server.proxy.silence();
+    try {
+      // The first ones wait until it is noticed.
+      const known = async () => {
+        const { log } = world.server;
+        return log.lastIndexOf('PostgreSQL does not answer') > log.lastIndexOf('PostgreSQL answers again');
+      };
+      await until(known, { ms: 15_000, what: 'the outage to be noticed' });
+      const slow = client.entries('disconnect');
+      assert.deepEqual(slow, []);
+      const answers = [];
+      for (let i = 0; i < 1000; i += 1) {
+        answers.push(client.socket.timeout(30_000).emitWithAck('message:delivered', { roomId: room.id, messageIds: [randomUUID()] }));
+      }
+      // One after the other on one socket: with a wait of two seconds each they would take half an hour.
+      const codes = new Set((await Promise.all(answers)).map(({ error }) => error?.code));
+      assert.deepEqual([...codes], ['unavailable']);
+      refused(await sender.api.get('/rooms'), 503, 'unavailable');
+    } finally {
+      world.server.proxy.mend();
+    }
+    await until(async () => (await readiness()) === 200, { ms: 15_000, what: 'readiness' });
+  });
+
   test('nothing is acknowledged that is not stored, when it breaks amid sends', async () => {
     const { users: [sender], room, clients: [client] } = await world.conversation(1);
     const answers = [];
