@@ -340,8 +340,7 @@ impl Repository {
             let advanced = (last_read_seq > group.stay.read)
                 .then(|| group.read.as_ref().map(|read| Advanced { last_read_seq, by: read.by }))
                 .flatten();
-            let (delivered, read) =
-                (change.delivered.into_progress(), change.read.into_progress());
+            let (delivered, read) = (change.delivered.into_progress(), change.read.into_progress());
             if advanced.is_some() || !delivered.is_empty() || !read.is_empty() {
                 let (room_id, user_id) = *key;
                 moved.push(Moved { user_id, room_id, delivered, read, advanced });
