@@ -14,6 +14,7 @@
 //! | [`offline`] | what a connection gets that was missed |
 //! | [`presence`] | who is there; typing |
 //! | [`writer`] | group commit of the sends of all sockets |
+//! | `marks` | group commit of what was delivered and read, likewise |
 
 use std::sync::Arc;
 
@@ -23,11 +24,13 @@ use starling_repository::Repository;
 pub mod accounts;
 pub mod auth;
 mod cache;
+mod marks;
 pub mod memory;
 pub mod messages;
 pub mod offline;
 pub mod ports;
 pub mod presence;
+mod queue;
 pub mod receipts;
 pub mod rooms;
 mod stripes;
@@ -59,8 +62,9 @@ pub struct Chat {
     /// `None`: the newest page of a room is always read from the database.
     pub(crate) cache: Option<Arc<cache::Cache>>,
     pub(crate) auth: Arc<Auth>,
-    pub(crate) settings: Settings,
+    pub(crate) max_rooms_per_user: i64,
     pub(crate) writer: writer::Writer,
+    pub(crate) marks: marks::Marks,
     pub(crate) typing: Arc<typing::Typing>,
     /// Changes of one room are published in the order in which they commit.
     pub(crate) room_order: Arc<stripes::Stripes>,
@@ -69,8 +73,8 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// Puts the parts together and starts the writer and the typing clock,
-    /// which end when the last clone is dropped.
+    /// Puts the parts together and starts the tasks that write, and the typing
+    /// clock, which end when the last clone is dropped.
     #[must_use]
     pub fn new(
         repository: Repository,
@@ -85,6 +89,11 @@ impl Chat {
             fanout.clone(),
             settings.receipt_rows_max_members,
         );
+        let marks = marks::Marks::start(
+            repository.clone(),
+            fanout.clone(),
+            settings.receipt_rows_max_members,
+        );
         Self {
             typing: typing::Typing::start(fanout.clone()),
             repository,
@@ -93,8 +102,9 @@ impl Chat {
             limits,
             cache: None,
             auth: Arc::new(auth),
-            settings,
+            max_rooms_per_user: settings.max_rooms_per_user,
             writer,
+            marks,
             room_order: Arc::default(),
             message_order: Arc::default(),
         }
@@ -121,9 +131,10 @@ impl Chat {
         &self.auth
     }
 
-    /// No further sends are taken; resolves when those taken are answered.
+    /// No further sends, deliveries and reads are taken; resolves when those taken
+    /// are answered.
     pub async fn drain(&self) {
-        self.writer.drain().await;
+        tokio::join!(self.writer.drain(), self.marks.drain());
     }
 }
 

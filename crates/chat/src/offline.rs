@@ -202,9 +202,15 @@ impl Chat {
         for message in &batch.messages {
             by_room.entry(message.room_id).or_default().push(message.id);
         }
+        // All are on their way before the first is awaited, so they go together.
+        let mut waiting = Vec::with_capacity(by_room.len());
         for (room_id, message_ids) in by_room {
-            let ids = message_ids.clone();
-            match self.delivered(delivery.user, &MessageDelivered { room_id, message_ids }).await {
+            let request = MessageDelivered { room_id, message_ids: message_ids.clone() };
+            let delivering = self.enqueue_delivered(delivery.user, request)?;
+            waiting.push((room_id, message_ids, delivering));
+        }
+        for (room_id, ids, delivering) in waiting {
+            match delivering.stored().await {
                 // Left the room since: nothing to mark.
                 Ok(()) => {}
                 Err(failure) if failure.code == starling_protocol::Code::NotFound => {}

@@ -1,35 +1,47 @@
 //! Delivered and read.
 
-use starling_protocol::event::{
-    MessageDelivered, MessageRead, MessageStatus, ReceiptStatus, RoomRead, ServerEvent,
-};
-use starling_protocol::{Failure, MessageId, RoomId, Timestamp, UserId, limits};
-use starling_repository::Progress;
+use starling_protocol::event::{MessageDelivered, MessageRead};
+use starling_protocol::{Failure, MessageId, UserId, limits};
+use starling_repository::{Mark, MarkProgress, Marked};
 
-use crate::ports::{ConnectionId, Except, Target};
-use crate::{Chat, no_room, storage, validate};
+use crate::ports::ConnectionId;
+use crate::queue::Waiting;
+use crate::{Chat, no_room, validate};
+
+/// A delivery on its way into the database.
+pub(crate) struct Delivering(Waiting<Marked>);
+
+impl Delivering {
+    pub(crate) async fn stored(self) -> Result<(), Failure> {
+        match self.0.answer().await? {
+            Marked::NotFound => Err(no_room()),
+            Marked::Delivered | Marked::Read { .. } => Ok(()),
+        }
+    }
+}
 
 impl Chat {
-    /// Messages arrived at a client.
+    /// Messages arrived at a client. Returns when that is stored and the senders
+    /// are told.
     ///
     /// # Errors
     /// `validation_failed`, `not_found`, `unavailable`.
     pub async fn delivered(&self, user: UserId, request: &MessageDelivered) -> Result<(), Failure> {
-        validate::count("messageIds", request.message_ids.len(), limits::DELIVERED_IDS)?;
-        let now = Timestamp::now();
-        let (room, ids) = (request.room_id, &request.message_ids);
-        let rows = self.settings.receipt_rows_max_members;
-        let progress = self
-            .repository
-            .delivered(user, room, ids, now, rows)
-            .await
-            .map_err(storage)?
-            .ok_or_else(no_room)?;
-        self.tell_senders(user, room, progress, ReceiptStatus::Delivered, now);
-        Ok(())
+        self.enqueue_delivered(user, request.clone())?.stored().await
     }
 
-    /// Everything up to a message is read. Messages in `hold` are still to be
+    pub(crate) fn enqueue_delivered(
+        &self,
+        user: UserId,
+        request: MessageDelivered,
+    ) -> Result<Delivering, Failure> {
+        validate::count("messageIds", request.message_ids.len(), limits::DELIVERED_IDS)?;
+        let progress = MarkProgress::Delivered(request.message_ids);
+        let mark = Mark { user_id: user, room_id: request.room_id, progress };
+        Ok(Delivering(self.marks.enqueue(mark, None)?))
+    }
+
+    /// Everything up to a message is read. Messages in `held` are still to be
     /// sent to this connection, so they don't count as delivered by this.
     /// Returns the watermark, which never goes back.
     ///
@@ -40,39 +52,15 @@ impl Chat {
         user: UserId,
         connection: ConnectionId,
         request: MessageRead,
-        hold: &[MessageId],
+        held: Vec<MessageId>,
     ) -> Result<i64, Failure> {
-        let now = Timestamp::now();
-        let room = request.room_id;
-        let outcome = self
-            .repository
-            .read(user, room, request.message_id, hold, now)
-            .await
-            .map_err(storage)?
-            .ok_or_else(|| {
-                Failure::not_found("There is no such message in a room that you are in.")
-            })?;
-        self.tell_senders(user, room, outcome.progress, ReceiptStatus::Read, now);
-        if outcome.advanced {
-            let read = RoomRead { room_id: room, last_read_seq: outcome.last_read_seq };
-            let but = Except::Connection(connection);
-            self.fanout.publish(Target::User(user), but, ServerEvent::RoomRead(read));
-        }
-        Ok(outcome.last_read_seq)
-    }
-
-    fn tell_senders(
-        &self,
-        user: UserId,
-        room: RoomId,
-        progress: Vec<Progress>,
-        status: ReceiptStatus,
-        at: Timestamp,
-    ) {
-        for Progress { sender_id, message_ids } in progress {
-            let event = MessageStatus { room_id: room, message_ids, user_id: user, status, at };
-            let event = ServerEvent::MessageStatus(event);
-            self.fanout.publish(Target::User(sender_id), Except::Nobody, event);
+        let progress = MarkProgress::Read { message: request.message_id, held };
+        let mark = Mark { user_id: user, room_id: request.room_id, progress };
+        match self.marks.enqueue(mark, Some(connection))?.answer().await? {
+            Marked::Read { last_read_seq } => Ok(last_read_seq),
+            Marked::Delivered | Marked::NotFound => {
+                Err(Failure::not_found("There is no such message in a room that you are in."))
+            }
         }
     }
 }

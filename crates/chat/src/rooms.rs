@@ -93,7 +93,7 @@ impl Chat {
         users: &[UserId],
         field: &str,
     ) -> Result<(), Failure> {
-        let max = self.settings.max_rooms_per_user;
+        let max = self.max_rooms_per_user;
         let full = self.repository.in_many_rooms(users, max).await.map_err(storage)?;
         match full.first() {
             None => Ok(()),
@@ -225,9 +225,10 @@ impl Chat {
                 return Err(Failure::conflict("Hand the room over first: make another the owner."));
             }
             if role == Role::Owner {
-                lock.set_role(user, Role::Admin).await.map_err(storage)?;
+                lock.hand_over(user, member).await.map_err(storage)?;
+            } else {
+                lock.set_role(member, role).await.map_err(storage)?;
             }
-            lock.set_role(member, role).await.map_err(storage)?;
             lock.commit().await.map_err(storage)?;
             self.tell_updated(room, &[]).await?;
         }

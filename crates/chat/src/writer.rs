@@ -9,15 +9,13 @@ use std::time::Duration;
 use starling_protocol::event::ServerEvent;
 use starling_protocol::{Failure, Message};
 use starling_repository::{Append, NewMessage, Repository};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::messages::for_room;
 use crate::ports::{Except, Fanout, RoomCache, Target};
+use crate::queue::{Answer, Jobs, Queue, Waiting};
 use crate::{no_room, storage};
 
-/// Messages that may wait for the writer: some seconds of a full load. What
-/// comes beyond is told `unavailable` at once, so nothing grows while
-/// PostgreSQL is away.
+/// Messages that may wait for the writer: some seconds of a full load.
 const WAITING: u32 = 4096;
 /// Messages a transaction: keeps locks short, and costs a commit's share of 1/256.
 const BATCH: usize = 256;
@@ -26,30 +24,10 @@ const BATCH: usize = 256;
 /// 10 s, so this is a connection that fell silent.
 const PATIENCE: Duration = Duration::from_secs(12);
 
-struct Job {
-    message: NewMessage,
-    answer: Answer,
-}
-
-struct Answer {
-    to: oneshot::Sender<Result<Message, Failure>>,
-    /// Given back when the job is answered.
-    _place: OwnedSemaphorePermit,
-}
-
-impl Answer {
-    fn send(self, result: Result<Message, Failure>) {
-        // Nobody waits any longer when the connection is gone: it is stored.
-        self.to.send(result).ok();
-    }
-}
-
 /// Hands messages to the writing task.
 #[derive(Clone)]
 pub struct Writer {
-    // Bounded by `places`: a job holds one until it is answered.
-    jobs: mpsc::UnboundedSender<Job>,
-    places: Arc<Semaphore>,
+    queue: Queue<NewMessage, Message>,
     cache: Arc<OnceLock<Arc<dyn RoomCache>>>,
 }
 
@@ -59,11 +37,11 @@ impl Writer {
         fanout: Arc<dyn Fanout>,
         receipt_rows_max_members: i64,
     ) -> Self {
-        let (jobs, queue) = mpsc::unbounded_channel();
+        let (queue, jobs) = Queue::new(WAITING);
         let cache = Arc::new(OnceLock::new());
         let task = Task { repository, fanout, receipt_rows_max_members, cache: cache.clone() };
-        tokio::spawn(task.run(queue));
-        Self { jobs, places: Arc::new(Semaphore::new(WAITING as usize)), cache }
+        tokio::spawn(task.run(jobs));
+        Self { queue, cache }
     }
 
     /// What is stored from now on goes to the cache, after acknowledgements and
@@ -74,27 +52,17 @@ impl Writer {
 
     /// Puts a message into the queue. Its place there is its place in the room.
     pub(crate) fn enqueue(&self, message: NewMessage) -> Result<Sending, Failure> {
-        let full = |_| Failure::unavailable();
-        let place = self.places.clone().try_acquire_owned().map_err(full)?;
-        let (to, answered) = oneshot::channel();
-        let job = Job { message, answer: Answer { to, _place: place } };
-        self.jobs.send(job).map_err(|_| Failure::unavailable())?;
-        Ok(Sending { answered })
+        Ok(Sending(self.queue.enqueue(message)?))
     }
 
     /// Takes nothing more, and waits until all that was taken is answered.
     pub(crate) async fn drain(&self) {
-        if let Ok(all) = self.places.acquire_many(WAITING).await {
-            self.places.close();
-            drop(all);
-        }
+        self.queue.drain().await;
     }
 }
 
 /// A message on its way into the database.
-pub struct Sending {
-    answered: oneshot::Receiver<Result<Message, Failure>>,
-}
+pub struct Sending(Waiting<Message>);
 
 impl Sending {
     /// Returns when the message is committed, or will never be.
@@ -102,7 +70,7 @@ impl Sending {
     /// # Errors
     /// `not_found`, `validation_failed`, `conflict`, `unavailable`.
     pub async fn stored(self) -> Result<Message, Failure> {
-        self.answered.await.unwrap_or_else(|_| Err(Failure::unavailable()))
+        self.0.answer().await
     }
 }
 
@@ -114,12 +82,11 @@ struct Task {
 }
 
 impl Task {
-    async fn run(self, mut queue: mpsc::UnboundedReceiver<Job>) {
+    async fn run(self, mut queue: Jobs<NewMessage, Message>) {
         let mut jobs = Vec::with_capacity(BATCH);
         while queue.recv_many(&mut jobs, BATCH).await > 0 {
             metrics::histogram!("starling_batch_messages").record(jobs.len() as f64);
-            let (messages, answers): (Vec<_>, Vec<_>) =
-                jobs.drain(..).map(|job| (job.message, job.answer)).unzip();
+            let (messages, answers): (Vec<_>, Vec<_>) = jobs.drain(..).unzip();
             match self.append(&messages).await {
                 None => {
                     tracing::error!("a batch took too long; whether it was stored is unknown");
@@ -190,7 +157,7 @@ impl Task {
         tokio::time::timeout(PATIENCE, append).await.ok()
     }
 
-    fn answer(&self, outcome: Append, answer: Answer) {
+    fn answer(&self, outcome: Append, answer: Answer<Message>) {
         let result = match outcome {
             Append::Stored(message) => {
                 metrics::counter!("starling_messages_stored_total").increment(1);

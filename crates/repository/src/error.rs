@@ -42,6 +42,14 @@ impl Error {
         }
     }
 
+    /// Whether PostgreSQL ended this transaction in favour of another, so that the
+    /// same may be tried again at once.
+    pub(crate) fn is_crossed(&self) -> bool {
+        let Self::Unavailable(sqlx::Error::Database(error)) = self else { return false };
+        // A deadlock; a failure to serialise, where that isolation is the default.
+        error.code().is_some_and(|code| code == "40P01" || code == "40001")
+    }
+
     pub(crate) fn corrupt(
         table: &'static str,
         column: &'static str,

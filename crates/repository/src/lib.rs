@@ -8,8 +8,8 @@
 //! that can't serve and for rows that can't be.
 //!
 //! Locks are always taken in this order, so that no two units of work wait for
-//! each other: rooms by id, then client ids, then memberships, then messages by
-//! id, then receipts and reactions. Who may do what is decided elsewhere; here
+//! each other: rooms by id, then client ids, then memberships by id, then messages
+//! by id, then receipts and reactions. Who may do what is decided elsewhere; here
 //! only "is a member" is, because it must be checked under the room's lock.
 //!
 //! To add a query: put it into the file of its aggregate, name the columns,
@@ -22,6 +22,7 @@ mod arrivals;
 mod changes;
 mod error;
 mod logins;
+mod marks;
 mod members;
 mod messages;
 mod pool;
@@ -39,10 +40,11 @@ pub use arrivals::Arrival;
 pub use changes::Change;
 pub use error::{Error, Result};
 pub use logins::Rotation;
+pub use marks::{Advanced, Mark, MarkProgress, Marked, Moved, Outcome, Progress};
 pub use members::RoomLock;
 pub use messages::{Head, Page, RoomHead};
 pub use pool::{PoolSettings, Repository};
-pub use receipts::{OfflineCursor, Progress, ReadOutcome, Undelivered};
+pub use receipts::{OfflineCursor, ReadOutcome, Undelivered};
 pub use search::SearchCursor;
 pub use sockets::{OpenSocket, Swept};
 pub use users::{CreateUser, Credentials, NewUser};

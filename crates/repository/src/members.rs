@@ -159,6 +159,29 @@ impl RoomLock {
         Ok(())
     }
 
+    /// Makes another member the owner, and the owner an admin.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn hand_over(&mut self, owner: UserId, to: UserId) -> Result<()> {
+        // Memberships are locked in the order of their ids, as by who marks receipts.
+        sqlx::query!(
+            "SELECT id
+             FROM room_members
+             WHERE room_id = $1
+               AND user_id = ANY($2)
+               AND left_at IS NULL
+             ORDER BY id
+             FOR NO KEY UPDATE",
+            self.room.0,
+            &user_ids(&[owner, to]),
+        )
+        .fetch_all(&mut *self.tx)
+        .await?;
+        self.set_role(owner, Role::Admin).await?;
+        self.set_role(to, Role::Owner).await
+    }
+
     /// Ends a member's stay; one who isn't in the room is fine.
     ///
     /// # Errors

@@ -1,31 +1,9 @@
-//! Delivered, read, and what is still undelivered.
-//!
-//! A message either has a row in `message_receipts` for each recipient or none at
-//! all (`messages.receipt_rows`); then the watermarks of `room_members` tell.
-//! Each unit of work locks the user's membership first, so that two of one user
-//! come one after the other, and those of different users never meet.
+//! One mark at a time, and what is still undelivered.
 
-use std::collections::BTreeMap;
-
-use sqlx::{Postgres, Transaction};
 use starling_protocol::{MessageId, RoomId, Timestamp, UserId};
-use uuid::Uuid;
 
-use crate::row::message_ids;
+use crate::marks::{Mark, MarkProgress, Marked, Progress};
 use crate::{Repository, Result};
-
-/// Messages without rows that one call names for each sender: the newest. Older
-/// ones count in `receipts` all the same.
-const NAMED: i64 = 200;
-
-/// Messages of one sender that came further.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress {
-    /// Who is to be told.
-    pub sender_id: UserId,
-    /// Ascending `seq`.
-    pub message_ids: Vec<MessageId>,
-}
 
 /// What came of reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,111 +45,12 @@ pub struct Undelivered {
     pub created_at: Timestamp,
 }
 
-/// A membership that the transaction holds.
-struct Stay {
-    id: i64,
-    joined_seq: i64,
-    delivered: i64,
-    read: i64,
-}
-
-async fn hold(
-    tx: &mut Transaction<'static, Postgres>,
-    user: UserId,
-    room: RoomId,
-) -> Result<Option<Stay>> {
-    let found = sqlx::query!(
-        "SELECT id, joined_seq, last_delivered_seq, last_read_seq
-         FROM room_members
-         WHERE room_id = $1
-           AND user_id = $2
-           AND left_at IS NULL
-         FOR NO KEY UPDATE",
-        room.0,
-        user.0,
-    )
-    .fetch_optional(&mut **tx)
-    .await?;
-    Ok(found.map(|row| Stay {
-        id: row.id,
-        joined_seq: row.joined_seq,
-        delivered: row.last_delivered_seq,
-        read: row.last_read_seq,
-    }))
-}
-
-/// Collects messages by sender, in the order of `seq`.
-#[derive(Default)]
-struct Gathered(BTreeMap<UserId, BTreeMap<i64, MessageId>>);
-
-impl Gathered {
-    fn add(&mut self, sender: i32, seq: i64, id: Uuid) {
-        self.0.entry(UserId(sender)).or_default().insert(seq, MessageId(id));
-    }
-
-    fn into_progress(self) -> Vec<Progress> {
-        self.0
-            .into_iter()
-            .map(|(sender_id, ids)| Progress {
-                sender_id,
-                message_ids: ids.into_values().collect(),
-            })
-            .collect()
-    }
-
-    /// Others' messages without rows in `(above, upto]`: the newest of each sender.
-    async fn add_without_rows(
-        &mut self,
-        tx: &mut Transaction<'static, Postgres>,
-        user: UserId,
-        room: RoomId,
-        above: i64,
-        upto: i64,
-    ) -> Result<()> {
-        if above >= upto {
-            return Ok(());
-        }
-        let rows = sqlx::query!(
-            r#"SELECT n.id AS "id!", n.sender_id AS "sender_id!", n.seq AS "seq!"
-               FROM (
-                 SELECT
-                   m.id, m.sender_id, m.seq,
-                   row_number() OVER (PARTITION BY m.sender_id ORDER BY m.seq DESC) AS place
-                 FROM messages m
-                 WHERE m.room_id = $1
-                   AND m.seq > $2
-                   AND m.seq <= $3
-                   AND m.sender_id <> $4
-                   AND NOT m.receipt_rows
-               ) AS n
-               WHERE n.place <= $5"#,
-            room.0,
-            above,
-            upto,
-            user.0,
-            NAMED,
-        )
-        .fetch_all(&mut **tx)
-        .await?;
-        for row in rows {
-            self.add(row.sender_id, row.seq, row.id);
-        }
-        Ok(())
-    }
-}
-
 impl Repository {
-    /// These messages arrived at a client of the user. Answers what is newly
-    /// delivered, by sender; `None` if the user is not in the room. Ids that are
-    /// unknown, of another room or the user's own are ignored.
-    ///
-    /// In a room of more than `receipt_rows_max_members` members it means all
-    /// messages up to the highest given one; so it does, in any room, for messages
-    /// without receipt rows, if one of them is given.
+    /// One [`MarkProgress::Delivered`]. Answers what is newly delivered, by sender;
+    /// `None` if the user is not in the room.
     ///
     /// # Errors
     /// The database failed; nothing is marked.
-    #[tracing::instrument(name = "db.receipts.delivered", skip(self, ids, now))]
     pub async fn delivered(
         &self,
         user: UserId,
@@ -180,128 +59,20 @@ impl Repository {
         now: Timestamp,
         receipt_rows_max_members: i64,
     ) -> Result<Option<Vec<Progress>>> {
-        let mut tx = self.pool.begin().await?;
-        let Some(stay) = hold(&mut tx, user, room).await? else { return Ok(None) };
-        let given = sqlx::query!(
-            "SELECT id, seq, receipt_rows
-             FROM messages
-             WHERE id = ANY($1)
-               AND room_id = $2
-               AND sender_id <> $3",
-            &message_ids(ids),
-            room.0,
-            user.0,
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        let Some(highest) = given.iter().map(|row| row.seq).max() else {
-            return Ok(Some(Vec::new()));
-        };
-        let members = sqlx::query!(
-            r#"SELECT count(*) AS "count!"
-               FROM room_members
-               WHERE room_id = $1
-                 AND left_at IS NULL"#,
-            room.0,
-        )
-        .fetch_one(&mut *tx)
-        .await?
-        .count;
-        let large = members > receipt_rows_max_members;
-        let mut gathered = Gathered::default();
-
-        let with_rows: Vec<Uuid> =
-            given.iter().filter(|row| row.receipt_rows).map(|row| row.id).collect();
-        let marked = sqlx::query!(
-            "UPDATE message_receipts r
-             SET delivered_at = $4
-             FROM messages m
-             WHERE m.id = r.message_id
-               AND m.room_id = $1
-               AND r.user_id = $2
-               AND r.delivered_at IS NULL
-               AND r.message_id = ANY($3)
-             RETURNING m.id, m.sender_id, m.seq",
-            room.0,
-            user.0,
-            &with_rows,
-            now.utc(),
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        for row in marked {
-            gathered.add(row.sender_id, row.seq, row.id);
+        let progress = MarkProgress::Delivered(ids.to_vec());
+        let mark = Mark { user_id: user, room_id: room, progress };
+        let mut done = self.mark(&[mark], now, receipt_rows_max_members).await?;
+        if done.answers.first() != Some(&Marked::Delivered) {
+            return Ok(None);
         }
-        if large {
-            let marked = sqlx::query!(
-                "UPDATE message_receipts r
-                 SET delivered_at = $4
-                 FROM messages m
-                 WHERE m.id = r.message_id
-                   AND m.room_id = $1
-                   AND m.seq <= $3
-                   AND r.user_id = $2
-                   AND r.delivered_at IS NULL
-                 RETURNING m.id, m.sender_id, m.seq",
-                room.0,
-                user.0,
-                highest,
-                now.utc(),
-            )
-            .fetch_all(&mut *tx)
-            .await?;
-            for row in marked {
-                gathered.add(row.sender_id, row.seq, row.id);
-            }
-        }
-
-        let mut upto = stay.delivered;
-        if large {
-            upto = upto.max(highest);
-        } else {
-            let without = given.iter().filter(|row| !row.receipt_rows).map(|row| row.seq).max();
-            upto = upto.max(without.unwrap_or_default());
-            // Messages with rows move the watermark too, but not past one without,
-            // whose only mark it is.
-            let first_without = sqlx::query!(
-                "SELECT min(seq) AS seq
-                 FROM messages
-                 WHERE room_id = $1
-                   AND seq > $2
-                   AND seq <= $3
-                   AND sender_id <> $4
-                   AND NOT receipt_rows",
-                room.0,
-                upto,
-                highest,
-                user.0,
-            )
-            .fetch_one(&mut *tx)
-            .await?
-            .seq;
-            upto = upto.max(first_without.map_or(highest, |seq| seq - 1));
-        }
-        gathered.add_without_rows(&mut tx, user, room, stay.delivered, upto).await?;
-        if upto > stay.delivered {
-            sqlx::query!(
-                "UPDATE room_members SET last_delivered_seq = $2 WHERE id = $1",
-                stay.id,
-                upto,
-            )
-            .execute(&mut *tx)
-            .await?;
-        }
-        tx.commit().await?;
-        Ok(Some(gathered.into_progress()))
+        Ok(Some(done.moved.pop().map(|moved| moved.delivered).unwrap_or_default()))
     }
 
-    /// Everything in the room up to this message is read, and delivered too, except
-    /// what is in `hold`: that is still to be sent to the client. The watermarks
-    /// never go back. `None` if the user is not in the room or the message isn't.
+    /// One [`MarkProgress::Read`]. `None` if the user is not in the room or the
+    /// message isn't.
     ///
     /// # Errors
     /// The database failed; nothing is marked.
-    #[tracing::instrument(name = "db.receipts.read", skip(self, held, now))]
     pub async fn read(
         &self,
         user: UserId,
@@ -310,111 +81,19 @@ impl Repository {
         held: &[MessageId],
         now: Timestamp,
     ) -> Result<Option<ReadOutcome>> {
-        let mut tx = self.pool.begin().await?;
-        let Some(stay) = hold(&mut tx, user, room).await? else { return Ok(None) };
-        let found = sqlx::query!(
-            r#"SELECT
-                 m.seq,
-                 (
-                   SELECT min(h.seq)
-                   FROM messages h
-                   WHERE h.id = ANY($3)
-                     AND h.room_id = $2
-                 ) AS lowest_held,
-                 (
-                   SELECT min(f.joined_seq)
-                   FROM room_members f
-                   WHERE f.room_id = $2
-                     AND f.user_id = $4
-                     AND f.left_at IS NOT NULL
-                 ) AS first_joined
-               FROM messages m
-               WHERE m.id = $1
-                 AND m.room_id = $2"#,
-            message.0,
-            room.0,
-            &message_ids(held),
-            user.0,
-        )
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some(found) = found else { return Ok(None) };
-        let upto = found.seq;
-        // Up to the watermark all is read already. Only who returned and has not
-        // read since may have left something unread behind.
-        let returned = found.first_joined.filter(|_| stay.read == stay.joined_seq);
-        let above = returned.unwrap_or(stay.read);
-        let held_ids = message_ids(held);
-        let mut gathered = Gathered::default();
-        if above < upto {
-            let marked = sqlx::query!(
-                "UPDATE message_receipts r
-                 SET read_at = $5,
-                     delivered_at = CASE
-                       WHEN r.message_id = ANY($6) THEN r.delivered_at
-                       ELSE coalesce(r.delivered_at, $5)
-                     END
-                 FROM messages m
-                 WHERE m.id = r.message_id
-                   AND m.room_id = $1
-                   AND m.seq > $3
-                   AND m.seq <= $4
-                   AND m.receipt_rows
-                   AND r.user_id = $2
-                   AND r.read_at IS NULL
-                 RETURNING m.id, m.sender_id, m.seq",
-                room.0,
-                user.0,
-                above,
-                upto,
-                now.utc(),
-                &held_ids,
-            )
-            .fetch_all(&mut *tx)
-            .await?;
-            for row in marked {
-                gathered.add(row.sender_id, row.seq, row.id);
-            }
-        }
-        // Read while they were held, by an earlier call, and not held any more.
-        sqlx::query!(
-            "UPDATE message_receipts r
-             SET delivered_at = $4
-             FROM messages m
-             WHERE m.id = r.message_id
-               AND m.room_id = $1
-               AND m.seq <= $3
-               AND r.user_id = $2
-               AND r.delivered_at IS NULL
-               AND NOT r.message_id = ANY($5)",
-            room.0,
-            user.0,
-            upto,
-            now.utc(),
-            &held_ids,
-        )
-        .execute(&mut *tx)
-        .await?;
-        gathered.add_without_rows(&mut tx, user, room, stay.read, upto).await?;
-        let last_read_seq = stay.read.max(upto);
-        let delivered = found.lowest_held.map_or(upto, |seq| upto.min(seq - 1));
-        let delivered = stay.delivered.max(delivered);
-        let advanced = last_read_seq > stay.read;
-        if advanced || delivered > stay.delivered {
-            sqlx::query!(
-                "UPDATE room_members
-                 SET last_read_seq = $2,
-                     last_delivered_seq = $3
-                 WHERE id = $1",
-                stay.id,
-                last_read_seq,
-                delivered,
-            )
-            .execute(&mut *tx)
-            .await?;
-        }
-        tx.commit().await?;
-        Ok(Some(ReadOutcome { last_read_seq, advanced, progress: gathered.into_progress() }))
+        let progress = MarkProgress::Read { message, held: held.to_vec() };
+        let mark = Mark { user_id: user, room_id: room, progress };
+        // The size of a room matters only to what is delivered.
+        let mut done = self.mark(&[mark], now, i64::MAX).await?;
+        let Some(Marked::Read { last_read_seq }) = done.answers.first().copied() else {
+            return Ok(None);
+        };
+        let moved = done.moved.pop();
+        Ok(Some(ReadOutcome {
+            last_read_seq,
+            advanced: moved.as_ref().is_some_and(|moved| moved.advanced.is_some()),
+            progress: moved.map(|moved| moved.read).unwrap_or_default(),
+        }))
     }
 
     /// What did not arrive at the user yet, in rooms that the user is in, oldest
@@ -464,7 +143,7 @@ impl Repository {
             after.map(|cursor| cursor.seq),
             limit,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(self.pool()?)
         .await?;
         Ok(rows
             .into_iter()
@@ -509,7 +188,7 @@ impl Repository {
                  ) AS "count!""#,
             user.0,
         )
-        .fetch_one(&self.pool)
+        .fetch_one(self.pool()?)
         .await?;
         Ok(row.count)
     }

@@ -38,12 +38,12 @@ impl Gateway {
 
     pub(super) async fn read(&self, connection: &Connection, payload: &str) -> Answer {
         let request: MessageRead = from_json(payload)?;
-        let hold = match &connection.offline {
+        let held = match &connection.offline {
             Some(delivery) => delivery.held(request.room_id),
             None => Vec::new(),
         };
         let link = &connection.link;
-        with("lastReadSeq", self.chat.read(link.who.user, link.id, request, &hold).await?)
+        with("lastReadSeq", self.chat.read(link.who.user, link.id, request, held).await?)
     }
 
     pub(super) async fn edit(&self, connection: &Connection, payload: &str) -> Answer {
