@@ -90,7 +90,7 @@ pub fn chat(repository: Repository, fanout: Arc<dyn Fanout>) -> Chat {
         Arc::new(MemoryPresence::default()),
         Arc::new(MemoryLimits::new(off)),
         auth.unwrap(),
-        Settings { receipt_rows_max_members: 64 },
+        Settings { receipt_rows_max_members: 64, max_rooms_per_user: 1000 },
     )
 }
 
