@@ -22,7 +22,7 @@ async fn instance(server: &Server) -> Arc<RedisLimits> {
 }
 
 async fn named(server: &Server, name: &str) -> Arc<RedisLimits> {
-    Arc::new(RedisLimits::new(server.connect().await, name, RATES))
+    Arc::new(RedisLimits::start(server.connect().await, name, RATES))
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn a_node_peer_counts_in_the_same_set() {
 async fn a_rate_of_zero_and_junk_in_a_key_are_no_limit_and_no_obstacle() {
     let server = Server::start().await;
     let off = Rates { messages: 0, connects: 0, connects_from: 0 };
-    let limits = RedisLimits::new(server.connect().await, "here", off);
+    let limits = RedisLimits::start(server.connect().await, "here", off);
     for _ in 0..100 {
         limits.take(USER).await.unwrap();
     }
@@ -141,7 +141,7 @@ async fn a_rate_of_zero_and_junk_in_a_key_are_no_limit_and_no_obstacle() {
 async fn without_redis_each_instance_counts_alone_and_nobody_gets_a_fresh_second() {
     let mut server = Server::start().await;
     let redis = server.connect().await;
-    let limits = RedisLimits::new(redis.clone(), "here", RATES);
+    let limits = RedisLimits::start(redis.clone(), "here", RATES);
     let all_passed = async || {
         let mut passed = 0;
         while limits.take(USER).await.is_ok() {
@@ -174,7 +174,7 @@ async fn without_redis_each_instance_counts_alone_and_nobody_gets_a_fresh_second
 async fn a_redis_that_hangs_costs_one_wait_a_second() {
     let server = Server::start().await;
     let redis = server.connect().await;
-    let limits = RedisLimits::new(redis.clone(), "here", RATES);
+    let limits = RedisLimits::start(redis.clone(), "here", RATES);
     limits.take(USER).await.unwrap();
     server.signal(Signal::SIGSTOP);
     let began = Instant::now();
