@@ -43,11 +43,13 @@ enum Reply {
     Nothing,
 }
 
+/// With the ages of its entries, and when it was sent.
+type Sent = (Call, Vec<(Entry, Ms)>, Ms);
+
 /// What is under way between an instance and Redis, in its order.
 struct Instance {
     ledger: Ledger,
-    /// With the ages of its entries, and when it was sent.
-    calls: VecDeque<(Call, Vec<(Entry, Ms)>, Ms)>,
+    calls: VecDeque<Sent>,
     replies: VecDeque<(Reply, Ms)>,
     ticked: Ms,
 }
@@ -304,7 +306,7 @@ fn play(steps: Vec<Step>, kept: bool) -> World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn no_second_lets_more_than_the_rate_pass_and_none_is_refused_early(steps in steps()) {
