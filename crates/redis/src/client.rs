@@ -199,6 +199,11 @@ impl Redis {
         self.returned.notified().await;
     }
 
+    /// Whether the keys of a command must be in one slot.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.client.is_clustered()
+    }
+
     /// Runs a script. The keys must be in one slot.
     pub(crate) async fn script<R: FromValue>(
         &self,

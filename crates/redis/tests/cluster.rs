@@ -39,7 +39,7 @@ async fn limits_presence_and_the_cache_work_in_a_cluster() {
     let server = Server::start_cluster().await;
     let redis = server.connect().await;
 
-    let limits = RedisLimits::new(
+    let limits = RedisLimits::start(
         redis.clone(),
         "here",
         Rates { messages: 2, connects: 0, connects_from: 1 },

@@ -131,7 +131,7 @@ fn common(config: &Config) -> anyhow::Result<Common> {
     let times = PresenceTimes::default();
     Ok(Common {
         presence: Arc::new(RedisPresence::new(redis.clone(), &config.instance_id, times)),
-        limits: Arc::new(RedisLimits::new(redis.clone(), &config.instance_id, rates)),
+        limits: Arc::new(RedisLimits::start(redis.clone(), &config.instance_id, rates)),
         cache: Some(Arc::new(RedisCache::start(redis.clone()))),
         redis: Some(redis),
     })
