@@ -1,6 +1,7 @@
 // Users, their devices, the rooms that they share, and how much they have to say.
 
-import { register, sleep, until } from './deps.mjs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { register, until } from './deps.mjs';
 import { Member } from './member.mjs';
 import { randomOf } from './random.mjs';
 
@@ -82,15 +83,16 @@ class People {
     this.#talking?.forEach(({ timer }) => clearTimeout(timer));
   }
 
+  /** Messages of those who are here that are not acknowledged yet. */
   get waiting() {
-    return this.devices.reduce((sum, { outbox }) => sum + outbox.waiting, 0);
+    return this.devices.filter(({ away }) => !away).reduce((sum, { outbox }) => sum + outbox.waiting, 0);
   }
 
   /** Cuts every device again and again, each after 1 to 8 s, until the signal says so. */
   async cutAtRandom(signal, random, only = this.devices) {
     await Promise.all(only.map(async (device) => {
       while (!signal.aborted) {
-        await sleep(random.between(1_000, 8_000));
+        await sleep(random.between(1_000, 8_000), undefined, { signal }).catch(() => {});
         if (!signal.aborted && device.online) device.cut();
       }
     }));

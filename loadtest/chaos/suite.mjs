@@ -59,14 +59,14 @@ export async function runSuite({
 
     say(`${time()}  an instance is killed for good`);
     const death = await killForGood(parts);
+    const looks = [
+      watchPresence(parts, { truth: () => truthOf(people), since: death, what: 'at the end', patience: AFTER_DEATH }),
+      watchSessions(parts, { since: death, patience: AFTER_DEATH }),
+    ];
     await sleep(2_000);
     people.hush();
     await until(() => people.waiting === 0, { ms: OUTBOXES, what: 'acknowledgements' }).catch(() => {});
-    await Promise.all([
-      settle(parts),
-      watchPresence(parts, { truth: () => truthOf(people), since: death, what: 'at the end', patience: AFTER_DEATH }),
-      watchSessions(parts, { since: death, patience: AFTER_DEATH }),
-    ]);
+    await Promise.all([settle(parts), ...looks]);
 
     stopping.abort();
     await Promise.all(watchers);
