@@ -1,5 +1,6 @@
 // Users, their devices, the rooms that they share, and how much they have to say.
 
+import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { register, until } from './deps.mjs';
 import { Member } from './member.mjs';
@@ -90,6 +91,7 @@ class People {
 
   /** Cuts every device again and again, each after 1 to 8 s, until the signal says so. */
   async cutAtRandom(signal, random, only = this.devices) {
+    setMaxListeners(0, signal);
     await Promise.all(only.map(async (device) => {
       while (!signal.aborted) {
         await sleep(random.between(1_000, 8_000), undefined, { signal }).catch(() => {});

@@ -26,11 +26,12 @@ const QUIET = 3_000;
 
 /**
  * `form`: `short` (each fault once, some clients are cut all the time) or `long` (faults until `seconds` are over).
- * `tamper(parts)` may break something before the check, to see that the suite finds it. Answers
+ * `prepare(parts)` and `tamper(parts)` may break something before all and before the check. Answers
  * `{violations, figures, text, folder}`.
  */
 export async function runSuite({
-  form = 'long', seconds = 600, seed = Math.floor(Math.random() * 1e6), only = NEMESES, rate = RATE, base, say = () => {}, tamper, env,
+  form = 'long', seconds = 600, seed = Math.floor(Math.random() * 1e6), only = NEMESES, rate = RATE, base, say = () => {},
+  prepare, tamper, env,
 }) {
   const began = Date.now();
   const folder = base && runFolder(base, seed);
@@ -44,6 +45,7 @@ export async function runSuite({
     cluster = await startCluster(history, { env });
     people = await gather(cluster, history, seed);
     const parts = { cluster, people, history, random, form };
+    await prepare?.(parts);
     await people.connect();
     watchers.push(watchWatermarks(parts, stopping.signal), watchCounters(cluster, stopping.signal));
     people.talk(rate);

@@ -37,8 +37,11 @@ export function checkFaults({ records, model, limits, violate }) {
       if (postgres.length === 0 && during.some((fault) => REDIS.has(fault.kind)) && during.every((fault) => REDIS.has(fault.kind))) {
         violate(10, 'unavailable-without-redis', { conn, instance, t });
       }
+      if (postgres.length === 0) continue;
       const limit = Math.max(...postgres.map((fault) => limits.refusal[fault.kind]));
-      if (postgres.length > 0 && t - sentAt > limit) violate(10, 'slow-refusal', { conn, instance, ms: Math.round(t - sentAt), t });
+      // What waited before in a slow database is refused from the beginning of the fault on.
+      const since = Math.max(sentAt, Math.min(...postgres.map((fault) => fault.from)));
+      if (t - since > limit) violate(10, 'slow-refusal', { conn, instance, ms: Math.round(t - since), t });
     }
   }
 
