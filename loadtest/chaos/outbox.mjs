@@ -7,8 +7,8 @@
 import { randomUUID } from 'node:crypto';
 
 /** Messages that wait in one room; more are not made, as a person stops typing into a dead window. */
-const WAITING_MAX = 60;
-const WINDOW = { one: 1, pipelined: 12 };
+const WAITING_MAX = 15;
+const WINDOW = { one: 1, pipelined: 8 };
 /** Without an answer for so long, a message goes again. */
 const ANSWER_TIMEOUT = 20_000;
 const AGAIN_AFTER = [200, 900];

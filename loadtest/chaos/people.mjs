@@ -4,6 +4,7 @@ import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { register, until } from './deps.mjs';
 import { Member } from './member.mjs';
+import { Observer } from './observer.mjs';
 import { randomOf } from './random.mjs';
 
 const USERS = 22;
@@ -26,6 +27,10 @@ export async function gather(cluster, history, seed) {
     if (status !== 201) throw new Error(`a room was refused: ${JSON.stringify(body)}`);
     rooms.push({ id: body.room.id, members: members.map((i) => users[i].id) });
   }
+  // Somebody who only watches who is there: shares a silent room with all.
+  const watcher = await register(urls[0]);
+  const lobby = await watcher.api.post('/rooms', { roomType: 'group', name: 'Lobby', memberIds: users.map(({ id }) => id) });
+  if (lobby.status !== 201) throw new Error(`the lobby was refused: ${JSON.stringify(lobby.body)}`);
   const devices = [];
   for (const [i, user] of users.entries()) {
     const mine = rooms.filter(({ members }) => members.includes(user.id)).map(({ id }) => id);
@@ -48,19 +53,20 @@ export async function gather(cluster, history, seed) {
     }
     devices.push(...pair);
   }
-  return new People(users, rooms, devices);
+  const observers = cluster.instances.map((instance) => new Observer(instance, watcher));
+  return new People(users, rooms, devices, observers);
 }
 
 class People {
   #talking;
 
-  constructor(users, rooms, devices) {
-    Object.assign(this, { users, rooms, devices });
+  constructor(users, rooms, devices, observers) {
+    Object.assign(this, { users, rooms, devices, observers });
   }
 
   async connect() {
     this.devices.forEach((device) => device.connect());
-    await until(() => this.devices.every(({ instance }) => instance), { ms: 20_000, what: 'everybody to be connected' });
+    await until(() => [...this.devices, ...this.observers].every(({ instance }) => instance), { ms: 20_000, what: 'everybody to be connected' });
   }
 
   /** Everybody says something now and then, so many messages a second in all. */
@@ -105,14 +111,9 @@ class People {
     return this.devices.filter(({ instance: id, online }) => online && id?.startsWith(`${instance.name}-`));
   }
 
-  /** One on each of those instances, or none, who may know of the user. */
-  observers(instances, userId) {
-    const shared = this.rooms.filter(({ members }) => members.includes(userId)).flatMap(({ members }) => members);
-    return instances.map((instance) => this.on(instance).find(({ user }) => user.id !== userId && shared.includes(user.id)));
-  }
-
   close() {
     this.hush();
     this.devices.forEach((device) => device.close());
+    this.observers.forEach((observer) => observer.close());
   }
 }
