@@ -1,6 +1,21 @@
 // What a run did and how it went: as numbers, and as text.
 
-import { messagesOf } from './checks/model.mjs';
+import { messagesOf, modelOf } from './checks/model.mjs';
+
+/** By fault: how long no instance but those in trouble acknowledged anything, at most, in ms. */
+function pausesOf(records) {
+  const { faults, connections } = modelOf(records, { messages: [] });
+  const acks = records.filter(({ kind, ok }) => kind === 'ack' && ok)
+    .map(({ t, conn }) => ({ t, name: connections.get(conn)?.instance?.split('-')[0] }));
+  const pauses = {};
+  for (const { kind, instances, from, until } of faults) {
+    if (!instances?.length) continue;
+    const times = [from, ...acks.filter(({ t, name }) => t > from && t < until && !instances.includes(name)).map(({ t }) => t), until];
+    const longest = Math.max(...times.slice(1).map((t, i) => t - times[i]));
+    pauses[kind] = Math.max(pauses[kind] ?? 0, Math.round(longest));
+  }
+  return pauses;
+}
 
 /** Violations that are shown in full; all are in the report's file. */
 const SHOWN = 12;
@@ -53,6 +68,7 @@ export function figuresOf(records, final, more = {}) {
     sessionsChecks: records.filter(({ kind }) => kind === 'sessions-check').map(({ right, since, t }) => ({ right, ms: Math.round(t - since) })),
     sendToAckMs: distribution(sendToAck),
     ackToDeliverMs: distribution(ackToDeliver),
+    pausesMs: pausesOf(records),
     notSaid: more.skipped ?? 0,
   };
 }
@@ -72,15 +88,16 @@ export function textOf({ seed, form, seconds, figures, violations, folder }) {
     `faults          ${list(figures.faults)}`,
     `clients         ${figures.clientsCut} cut, ${figures.reconnects} reconnects`,
     `healed          ${figures.healed} messages read from PostgreSQL; broadcasts scrambled: ${list(figures.scrambled)}`,
-    `sync:required   ${figures.syncRequired}; gaps that clients saw: ${figures.syncsForGaps}`,
+    `sync:required   ${figures.syncRequired}; gaps that clients asked about: ${figures.syncsForGaps}`,
     `send → ack      ${times(figures.sendToAckMs)}`,
     `ack → deliver   ${times(figures.ackToDeliverMs)}`,
+    `pauses          longest without an acknowledgement by instances that were well, in ms: ${list(figures.pausesMs)}`,
     `drains          ${figures.drains.count}: ${times(figures.drains)}`,
     `presence        ${looked(figures.presenceChecks)}`,
     `user_sessions   ${looked(figures.sessionsChecks)}`,
     ...(figures.notSaid > 0 ? [`not said        ${figures.notSaid} messages, since too many waited`] : []),
     `violations      ${violations.length}${violations.length > 0 ? `: ${list(kinds)}` : ''}`,
-    ...violations.slice(0, SHOWN).map((violation) => `  ${JSON.stringify(violation)}`),
+    ...violations.slice(0, SHOWN).map((violation) => `  ${JSON.stringify({ ...violation, ...(violation.t && { t: new Date(violation.t).toISOString() }) })}`),
     ...(violations.length > SHOWN ? [`  … and ${violations.length - SHOWN} more`] : []),
     ...(folder ? [`history, logs and report: ${folder}`] : []),
   ].join('\n');

@@ -6,7 +6,7 @@ import { NEMESES } from './nemesis.mjs';
 import { runSuite } from './suite.mjs';
 
 const BASE = fileURLToPath(new URL('../../.starling/chaos', import.meta.url));
-const USAGE = `node run.mjs [--seconds 600] [--seed N] [--only ${NEMESES.slice(0, 2)},…] [--rate 60] [--short]
+const USAGE = `node run.mjs [--seconds 600] [--seed N] [--only ${NEMESES.slice(0, 2)},…] [--rate 60] [--adapter node|socketioxide] [--short]
 faults: ${NEMESES.join(', ')}`;
 
 function options() {
@@ -16,6 +16,7 @@ function options() {
       seed: { type: 'string' },
       only: { type: 'string' },
       rate: { type: 'string', default: '60' },
+      adapter: { type: 'string' },
       short: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -35,6 +36,7 @@ function options() {
     rate: number('rate'),
     ...(values.seed && { seed: number('seed') }),
     ...(only && { only }),
+    ...(values.adapter && { env: { ADAPTER: values.adapter } }),
   };
 }
 

@@ -10,6 +10,8 @@ export function checkReceipts({ records, final, model, violate }) {
   const rows = new Map(final.receipts.map((row) => [key(row.id, row.user), row]));
   const marks = new Map(final.watermarks.map((mark) => [key(mark.room, mark.user), mark]));
   const readAcknowledged = new Map();
+  /** By user and message: since when it is acknowledged that it was delivered. */
+  const settled = new Map();
   const sampled = new Map();
 
   for (const record of records) {
@@ -24,10 +26,14 @@ export function checkReceipts({ records, final, model, violate }) {
       }
     }
     if (kind === 'said' && what === 'delivered') {
-      for (const id of record.ids) if (!rows.get(key(id, user))?.delivered) violate(5, 'delivered-lost', { user, id, t });
+      for (const id of record.ids) {
+        if (!settled.has(key(user, id))) settled.set(key(user, id), t);
+        if (!rows.get(key(id, user))?.delivered) violate(5, 'delivered-lost', { user, id, t });
+      }
     }
     if (kind === 'said' && what === 'read') readAnswered(record);
     if (kind === 'ready') readyTells(record);
+    if (kind === 'offline') offlineBrings(record);
     if (kind === 'status') statusTells(record);
     if (kind === 'watermarks') record.marks.forEach((mark) => goesForth(mark, t));
   }
@@ -54,6 +60,14 @@ export function checkReceipts({ records, final, model, violate }) {
       const answers = readAcknowledged.get(key(user, room)) ?? [];
       const before = Math.max(0, ...answers.filter((answer) => answer.t < attemptAt).map((answer) => answer.seq));
       if (lastReadSeq < before) violate(5, 'read-went-back', { user, room: Number(room), before, ready: lastReadSeq, conn, t });
+    }
+  }
+
+  /** What was undelivered when the connection began, and nothing else. */
+  function offlineBrings({ user, conn, messages, t }) {
+    const { attemptAt } = model.connections.get(conn) ?? {};
+    for (const { id, room, seq } of messages) {
+      if (settled.get(key(user, id)) < attemptAt) violate(5, 'offline-again', { conn, id, room, seq, t });
     }
   }
 

@@ -310,6 +310,13 @@ describe('receipts', () => {
     assert.ok(kinds.includes('delivered-lost'), kinds);
   });
 
+  test('an offline batch with what is acknowledged as delivered', () => {
+    assert.deepEqual(broken((records) => {
+      const { messages } = find(records, 'offline');
+      messages.unshift({ ...messages[0], id: 'm3', seq: 3, clientId: 'c3', text: 'three' });
+    }), ['offline-again']);
+  });
+
   test('a receipt of what nobody said', () => {
     assert.deepEqual(broken((records) => without(records, find(records, 'say', { conn: 'ben#2' }))), ['delivered-unsaid']);
     assert.deepEqual(broken((_, final) => { final.receipts[4].read = true; }), ['read-unsaid']);
