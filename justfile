@@ -31,3 +31,7 @@ types:
 # What a delivery costs beside the plain engine and a bare send() loop.
 bench *args:
     cargo bench --package socketioxide-wire --bench delivery -- {{ args }}
+
+# Three instances under faults for ten minutes, and what they promise checked: see loadtest/chaos.
+chaos *args:
+    node loadtest/chaos/run.mjs {{ args }}
