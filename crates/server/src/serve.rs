@@ -181,13 +181,7 @@ pub async fn run(
     }
     let draining = CancellationToken::new();
     let (sessions, keeping) = Sessions::start(repository.clone(), hub.clone(), &config.instance_id);
-    let gateway = Gateway::new(
-        chat.clone(),
-        hub.clone(),
-        sessions,
-        &config.instance_id,
-        config.max_sockets_per_user,
-    );
+    let gateway = Gateway::new(&config, chat.clone(), hub.clone(), sessions);
     let cluster = join_cluster(&config, &hub, &repository).await;
     let (engine, _io) = engine::build(&config, core.clone(), hub.clone(), gateway);
     let api = api::router(ApiState {

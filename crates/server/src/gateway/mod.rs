@@ -15,8 +15,9 @@ use starling_chat::{Chat, Identity};
 use starling_protocol::event::{EventError, ServerEvent, SessionReady, SessionRevoked, client};
 use starling_protocol::{Code, Failure, Timestamp};
 use starling_repository::Arrival;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::config::Config;
 use crate::sessions::Sessions;
 use crate::transport::engine::App;
 use crate::transport::hub::{Hub, Link};
@@ -35,8 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(12);
 const SENDS_AT_ONCE: usize = 128;
 /// Between the last words to a socket and the end of its connection.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-/// Connects in their database phase at once: a storm must not drain the pool.
-const CONNECTING: usize = 16;
 
 /// The chat's side of the engine.
 #[derive(Clone)]
@@ -46,7 +45,32 @@ pub struct Gateway {
     sessions: Sessions,
     instance: Arc<str>,
     max_sockets_per_user: usize,
-    connecting: Arc<Semaphore>,
+    turns: Arc<Turns>,
+}
+
+/// What thousands of sockets may do at once takes turns at the database, so that a
+/// storm of them never has the whole pool: four tenths of it stay for everything else, and
+/// for connections that are on their way back.
+struct Turns {
+    /// Tokens that are checked.
+    checking: Semaphore,
+    /// Sockets that are set up.
+    connecting: Semaphore,
+    /// Offline batches that are read.
+    catching_up: Semaphore,
+    /// Sockets that closed and have to be told of.
+    leaving: Semaphore,
+}
+
+impl Turns {
+    fn of(pool: usize) -> Self {
+        let part = |of: usize| Semaphore::new((pool / of).max(1));
+        Self { checking: part(8), connecting: part(4), catching_up: part(8), leaving: part(10) }
+    }
+}
+
+async fn turn(of: &Semaphore) -> Result<SemaphorePermit<'_>, Failure> {
+    of.acquire().await.map_err(|_| Failure::unavailable())
 }
 
 /// One connected socket and what belongs to it.
@@ -59,17 +83,17 @@ pub(crate) struct Connection {
 pub(crate) type Answer = Result<serde_json::Value, Failure>;
 
 impl Gateway {
-    /// For an instance of this name, on which each user may have so many sockets.
+    /// For an instance of this configuration.
     #[must_use]
-    pub fn new(
-        chat: Chat,
-        hub: Arc<Hub>,
-        sessions: Sessions,
-        instance: &str,
-        max_sockets_per_user: usize,
-    ) -> Self {
-        let connecting = Arc::new(Semaphore::new(CONNECTING));
-        Self { chat, hub, sessions, instance: instance.into(), max_sockets_per_user, connecting }
+    pub fn new(config: &Config, chat: Chat, hub: Arc<Hub>, sessions: Sessions) -> Self {
+        Self {
+            chat,
+            hub,
+            sessions,
+            instance: config.instance_id.as_str().into(),
+            max_sockets_per_user: config.max_sockets_per_user,
+            turns: Arc::new(Turns::of(config.db_max_connections as usize)),
+        }
     }
 
     /// How things stand for the user, whose socket is in all rooms from then on. The
@@ -93,7 +117,7 @@ impl Gateway {
     /// Sets a connection up: rooms first, then `session:ready`, then what was
     /// missed, so that every message comes either live or by offline delivery.
     async fn set_up(&self, link: &Arc<Link>) -> Result<Connection, Failure> {
-        let turn = self.connecting.acquire().await.map_err(|_| Failure::unavailable())?;
+        let turn = turn(&self.turns.connecting).await?;
         let user = link.who.user;
         let arrival = self.arrive(link).await?;
         let rooms = arrival.rooms.clone();
@@ -109,7 +133,7 @@ impl Gateway {
         let heads: HashMap<_, _> = rooms.iter().map(|r| (r.room_id, r.last_seq)).collect();
         self.hub.ready(link, &ready, &heads);
         self.chat.socket_opened(user, link.id, &rooms).await;
-        let offline = missed.map(|d| offline::start(self.chat.clone(), link.clone(), d));
+        let offline = missed.map(|d| offline::start(self.clone(), link.clone(), d));
         Ok(Connection { link: link.clone(), offline })
     }
 
@@ -128,6 +152,7 @@ impl Gateway {
 
     async fn tear_down(&self, link: &Link) {
         self.hub.remove(link);
+        let _turn = turn(&self.turns.leaving).await;
         if let Err(failure) = self.chat.socket_closed(link.who.user, link.id).await {
             tracing::warn!(%failure, "others could not be told that a user left");
         }
@@ -251,7 +276,10 @@ impl App for Gateway {
         let token = token?;
         let auth = self.chat.auth();
         let who = auth.claims(&token).ok()?;
-        let checked = auth.identify(self.chat.repository(), &token);
+        let checked = async {
+            let _turn = turn(&self.turns.checking).await?;
+            auth.identify(self.chat.repository(), &token).await
+        };
         match tokio::time::timeout(AUTHENTICATION, checked).await {
             Ok(Err(failure)) if failure.code == Code::Unauthorized => None,
             // When the database can't say, the signature is good for CONNECT: a

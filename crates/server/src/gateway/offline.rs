@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use starling_chat::Chat;
 use starling_chat::offline::OfflineDelivery;
 use starling_protocol::event::server;
 use starling_protocol::{MessageId, RoomId};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::{Gateway, turn};
 use crate::transport::hub::Link;
 
 /// Between two batches, at least.
@@ -41,15 +41,20 @@ impl Delivery {
 }
 
 /// Starts the delivery; it ends by itself, with the socket at the latest.
-pub(crate) fn start(chat: Chat, link: Arc<Link>, offline: OfflineDelivery) -> Arc<Delivery> {
+pub(crate) fn start(gateway: Gateway, link: Arc<Link>, offline: OfflineDelivery) -> Arc<Delivery> {
     let delivery = Arc::new(Delivery { offline, acknowledged: Notify::new() });
-    tokio::spawn(run(chat, link, delivery.clone()));
+    tokio::spawn(run(gateway, link, delivery.clone()));
     delivery
 }
 
-async fn run(chat: Chat, link: Arc<Link>, delivery: Arc<Delivery>) {
+async fn run(gateway: Gateway, link: Arc<Link>, delivery: Arc<Delivery>) {
+    let chat = &gateway.chat;
     while link.connected() {
-        let batch = match chat.next_offline_batch(&delivery.offline).await {
+        let next = async {
+            let _turn = turn(&gateway.turns.catching_up).await?;
+            chat.next_offline_batch(&delivery.offline).await
+        };
+        let batch = match next.await {
             Ok(Some(batch)) => Arc::new(batch),
             Ok(None) => return,
             // Nothing is lost: the client gets the rest with its next connection.
