@@ -6,6 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Server, until};
+use futures_util::FutureExt as _;
 use starling_chat::memory::Rates;
 use starling_chat::ports::Limited;
 use starling_chat::{CachedPage, ConnectionId, Limits, PresenceStore, RoomCache};
@@ -49,6 +50,17 @@ async fn limits_presence_and_the_cache_work_in_a_cluster() {
         limits.take(user).await.unwrap();
     }
     assert_eq!(server.cli(&["zcard", "message:ratelimit:20"]), "1", "counted by Redis");
+
+    let held = Limited::Messages(UserId(21));
+    let rates = Rates { messages: 10, connects: 0, connects_from: 0 };
+    let limits = RedisLimits::start(redis.clone(), "here", rates);
+    until("a held user is counted without asking, and posted", async || {
+        limits.take(held).await.ok();
+        let here = limits.take(held).now_or_never() == Some(Ok(()));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        here && server.cli(&["zcard", "message:ratelimit:21"]) != "0"
+    })
+    .await;
 
     let of = |name: &str, lease| {
         let times = PresenceTimes { beat: Duration::from_millis(100), lease, life: lease * 600 };
