@@ -25,8 +25,10 @@ const RECOVERY = 40_000;
 
 const KINDS = {
   async kill(context) {
-    const { cluster, random } = context;
-    const instance = random.pick(cluster.instances);
+    const { cluster, people, random } = context;
+    // One that came back a moment ago has nobody yet.
+    const peopled = cluster.instances.filter((one) => people.on(one).length > 2);
+    const instance = random.pick(peopled.length > 0 ? peopled : cluster.instances);
     const leaver = chooseLeaver(context, instance);
     await context.fault('kill', [instance.name], {}, async () => {
       leaver?.leaveWith();
