@@ -37,8 +37,8 @@ const MESSAGES: usize = 8;
 const SMALL: usize = 8;
 /// Larger rooms have no rows of receipts.
 const ROWS: i64 = 64;
-/// As `DB_POOL_MAX` is by default.
-const POOL: u32 = 10;
+/// As `DB_MAX_CONNECTIONS` is by default.
+const POOL: u32 = 50;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Way {

@@ -45,7 +45,9 @@ impl Repository {
     pub fn connect(settings: &PoolSettings) -> Result<Self> {
         let options = PgConnectOptions::from_str(&settings.url)?
             .application_name("starling")
-            .options([("statement_timeout", STATEMENT_TIMEOUT)]);
+            // Statements over many rooms look dear to the planner and take milliseconds:
+            // compiling them first would take longer.
+            .options([("statement_timeout", STATEMENT_TIMEOUT), ("jit", "off")]);
         let pool = PgPoolOptions::new()
             .max_connections(settings.max)
             .min_connections(settings.min.min(settings.max))
