@@ -28,6 +28,7 @@ use starling_chat::{Chat, ConnectionId};
 use starling_protocol::event::{MessageDelivered, MessageRead};
 use starling_protocol::{MessageId, MessageType, RoomId, Timestamp, UserId};
 use starling_repository::{NewMessage, Repository};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -55,6 +56,9 @@ struct World {
     chat: Chat,
     heard: Arc<Heard>,
     people: Arc<Vec<(UserId, RoomId)>>,
+    /// One for each connection: who waits for one for two seconds fails, and a
+    /// transaction for each has everybody wait.
+    turns: Arc<Semaphore>,
 }
 
 fn main() {
@@ -84,6 +88,7 @@ fn main() {
                 chat: chat.clone(),
                 heard: heard.clone(),
                 people: Arc::new(seats),
+                turns: Arc::new(Semaphore::new(POOL as usize)),
             };
             compare(&format!("messages {name}"), rounds, async |way| world.send(way).await).await;
             compare(&format!("marks {name}"), rounds, async |way| world.mark(way).await).await;
@@ -129,7 +134,10 @@ impl World {
         self.everybody(MESSAGES, |world, user, room| async move {
             for _ in 0..MESSAGES {
                 match way {
-                    Way::Single => drop(store(&world.repository, user, room).await),
+                    Way::Single => {
+                        let _turn = world.turns.acquire().await.unwrap();
+                        store(&world.repository, user, room).await;
+                    }
                     Way::Gathered => drop(say(&world.chat, user, room, "some words").await),
                 }
             }
@@ -163,7 +171,10 @@ impl World {
                         world.chat.read(user, connection, read, Vec::new()).await.unwrap();
                     } else {
                         let (r, now) = (&world.repository, Timestamp::now());
+                        let turn = world.turns.acquire().await.unwrap();
                         r.delivered(user, room, &[id], now, ROWS).await.unwrap().unwrap();
+                        drop(turn);
+                        let _turn = world.turns.acquire().await.unwrap();
                         r.read(user, room, id, &[], now).await.unwrap().unwrap();
                     }
                 }
