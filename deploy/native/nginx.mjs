@@ -1,7 +1,7 @@
 // NGINX on loopback ports, from the template of deploy/nginx.
 
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { until } from '../../crates/server/e2e/support/wait.mjs';
 import { localServers, render, tls } from '../nginx/render.mjs';
@@ -63,8 +63,27 @@ export class Nginx {
   async reload(servers = this.servers) {
     this.servers = servers;
     this.#write();
+    const old = this.#workers();
     this.process.signal('SIGHUP');
+    await until(() => {
+      const workers = this.#workers();
+      return workers.length > 0 && old.every((pid) => !workers.includes(pid));
+    }, { ms: 10_000, what: 'NGINX to change its workers' });
     await this.#listens();
+  }
+
+  /** Processes that take new connections. */
+  #workers() {
+    const { pid } = this.process;
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ');
+    return children.filter((child) => {
+      try {
+        const title = readFileSync(`/proc/${child}/cmdline`, 'utf8');
+        return title.includes('worker process') && !title.includes('shutting down');
+      } catch {
+        return false;
+      }
+    });
   }
 
   stop() {
