@@ -59,9 +59,10 @@ after(async () => {
   await cluster?.stop();
 });
 
-describe('a short run of each script', { concurrency: 3 }, () => {
+describe('a short run of each script', { concurrency: 2 }, () => {
   for (const name of ['starling', 'node']) {
-    describe(`against ${name}`, () => {
+    // One after the other: they are the same people.
+    describe(`against ${name}`, { concurrency: 1 }, () => {
       test('connect-storm: everybody gets in', async () => {
         const { inside } = await k6('connect-storm', servers[name].url, servers[name].tokens);
         assert.equal(inside.passes, 40);
@@ -82,7 +83,7 @@ describe('a short run of each script', { concurrency: 3 }, () => {
     });
   }
 
-  describe('a run fails', () => {
+  describe('a run fails', { concurrency: 1 }, () => {
     const failed = (error) => error.code === 99 || assert.fail(error);
 
     test('when tokens are of another server', async () => {
