@@ -5,7 +5,7 @@
 # system, so no NGINX or Prometheus of the system begins to run. The folder has
 #   venv/        Python packages of requirements.txt
 #   bin/         kubectl
-#   debian/      programs of Debian packages: NGINX, promtool, PgBouncer
+#   debian/      programs of Debian packages: NGINX, promtool
 
 tools="${STARLING_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/starling/deploy}"
 
@@ -40,7 +40,8 @@ need_cluster_tools() {
 # And what the checks need.
 need_deploy_tools() {
   need_cluster_tools
-  unpack_debian prometheus pgbouncer libevent-2.1-7 libc-ares2
+  unpack_debian prometheus
+  command -v envsubst >/dev/null || unpack_debian gettext-base
   if ! cmp -s "$root/deploy/requirements.txt" "$tools/venv/.requirements"; then
     say "installing deploy/requirements.txt"
     python3 -c 'import ensurepip' 2>/dev/null || need_apt python3-venv

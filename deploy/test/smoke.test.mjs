@@ -4,6 +4,7 @@
 //   STARLING_HISTORY=FILE keeps the events for another checker
 
 import assert from 'node:assert/strict';
+import { rmSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import { until } from '../../crates/server/e2e/support/wait.mjs';
 import { Cluster, LOGS } from '../native/cluster.mjs';
@@ -20,6 +21,7 @@ let cluster;
 let crowd;
 
 before(async () => {
+  rmSync(`${LOGS}-smoke`, { recursive: true, force: true });
   cluster = await Cluster.start({
     instances: Number(process.env.STARLING_INSTANCES ?? 4),
     env: { DB_MAX_CONNECTIONS: '20', DRAIN_TIMEOUT_SECONDS: '10' },
