@@ -8,7 +8,7 @@ default:
 server *args:
     script/server {{ args }}
 
-# Every check and test, or some: lint, rust, e2e, frontend.
+# Every check and test, or some: lint, rust, frontend, interop, e2e, cluster, chaos, deploy.
 test *parts:
     script/test {{ parts }}
 
@@ -35,3 +35,27 @@ bench *args:
 # Three instances under faults for ten minutes, and what they promise checked: see loadtest/chaos.
 chaos *args:
     node loadtest/chaos/run.mjs {{ args }}
+
+# Thousands of clients that are cut at once: see loadtest/herd.
+herd *args:
+    script/herd {{ args }}
+
+# What group commit brings beside a transaction for each message and each mark.
+bench-write *args:
+    script/bench-write {{ args }}
+
+# What a send costs that needs no round trip to Redis, beside one that does.
+bench-limits *args:
+    cargo bench --package starling-redis --bench limits -- {{ args }}
+
+# A cluster on this machine: PostgreSQL, Redis, N instances, NGINX.
+cluster *args:
+    script/cluster {{ args }}
+
+# People on a cluster whose parts are restarted and killed: short or long.
+cluster-smoke *args:
+    script/cluster-smoke {{ args }}
+
+# Refresh the Grafana dashboards after deploy/dashboards/build.mjs changed.
+dashboards:
+    node deploy/dashboards/build.mjs
