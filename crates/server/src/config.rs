@@ -15,6 +15,8 @@ use std::{
 
 use ipnet::IpNet;
 
+use crate::api::DemoUser;
+
 /// Requests that one address may make at once to the calls under `AUTH_RATE_PER_IP`
 /// before the rate applies: an office behind one address logs in at nine o'clock.
 pub const AUTH_RATE_BURST: u32 = 100;
@@ -273,6 +275,9 @@ pub struct Config {
     pub socket_buffer_bytes: usize,
     /// A client that takes nothing for so long is dropped.
     pub write_timeout: Duration,
+    /// Whom the log-in page offers to log in as. Never from a variable: `starling dev` alone
+    /// has some.
+    pub demo_users: Vec<DemoUser>,
 }
 
 impl Config {
@@ -353,6 +358,7 @@ impl Config {
             ping_timeout: ping_timeout?,
             socket_buffer_bytes: socket_buffer_bytes?,
             write_timeout: write_timeout?,
+            demo_users: Vec::new(),
         })
     }
 }
