@@ -43,7 +43,7 @@ export function pieces(text: string): Piece[] {
   return all;
 }
 
-const EMOJI = /^(?:\p{Emoji_Presentation}|\p{Extended_Pictographic}|\p{Emoji_Modifier}|[\u200d\ufe0f\u20e3])+$/u;
+const EMOJI = /^(?:\p{Emoji_Presentation}|\p{Extended_Pictographic}|\p{Emoji_Modifier}|\u200d|\ufe0f|\u20e3)+$/u;
 
 /** Up to three emoji and nothing else: shown large. */
 export function isBigEmoji(text: string): boolean {

@@ -47,7 +47,7 @@ export class Link {
       auth: (give: (auth: object) => void) => void this.#authenticate(give),
     };
     this.#socket = url ? io(url, options) : io(options);
-    this.#socket.on('connect_error', (error) => void this.#onConnectError(error));
+    this.#socket.on('connect_error', (error) => this.#onConnectError(error));
     this.#socket.on('disconnect', (reason) => this.#onDisconnect(reason));
     this.on('session:ready', () => {
       this.#refused = undefined;
@@ -77,7 +77,7 @@ export class Link {
   }
 
   on<E extends keyof Events>(event: E, listener: (payload: Events[E], acknowledge?: () => void) => void): void {
-    this.#socket.on(event as string, listener as (...of: unknown[]) => void);
+    this.#socket.on(event, listener as never);
   }
 
   /** Never waits for a connection: what has to wait is kept by those who know how long. */
@@ -85,12 +85,12 @@ export class Link {
     if (!this.#socket.connected) throw lost();
     let answer: { ok: true } | { ok: false; error: Failure };
     try {
-      answer = await this.#socket.timeout(ACK_TIMEOUT_MS).emitWithAck(event, payload);
+      answer = await this.#socket.timeout(ACK_TIMEOUT_MS).emitWithAck(event, payload) as typeof answer;
     } catch {
       throw lost();
     }
     if (!answer.ok) throw new ApiError(400, answer.error);
-    return answer as never;
+    return answer;
   };
 
   async #authenticate(give: (auth: object) => void): Promise<void> {
@@ -103,7 +103,7 @@ export class Link {
     if (!this.#closed) give({ token: this.#token });
   }
 
-  async #onConnectError(error: Error): Promise<void> {
+  #onConnectError(error: Error): void {
     if (this.#closed) return;
     this.phase.set(navigator.onLine ? 'reconnecting' : 'offline');
     if (this.#socket.active) return;

@@ -12,6 +12,7 @@ export interface Person {
 
 /** As many ids as one call takes. */
 const BATCH = 200;
+const GATHER_MS = 20;
 
 export class People extends Store<ReadonlyMap<number, Person>> {
   #api: Pick<Api, 'users'>;
@@ -41,7 +42,11 @@ export class People extends Store<ReadonlyMap<number, Person>> {
     if (this.get().has(id) || this.#asked.has(id)) return;
     this.#asked.add(id);
     this.#wanted.add(id);
-    this.#timer ??= setTimeout(() => void this.#fetch(), 20);
+    this.#soon();
+  }
+
+  #soon(): void {
+    if (this.#timer === undefined) this.#timer = setTimeout(() => void this.#fetch(), GATHER_MS);
   }
 
   async #fetch(): Promise<void> {
@@ -54,6 +59,6 @@ export class People extends Store<ReadonlyMap<number, Person>> {
     } catch {
       for (const id of ids) this.#asked.delete(id);
     }
-    if (this.#wanted.size > 0) this.#timer ??= setTimeout(() => void this.#fetch(), 20);
+    if (this.#wanted.size > 0) this.#soon();
   }
 }

@@ -1,7 +1,6 @@
 import { lazy, Suspense, useEffect, useMemo, useRef, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { Link, useSearch } from 'wouter';
-import { Confirm } from '@/components/ui/dialog';
 import { Empty, Failed } from '@/components/ui/states';
 import { toast } from '@/components/ui/toast';
 import { useRealtime } from '@/features/home/context';
@@ -14,6 +13,7 @@ import { ChatContext, type ChatHere } from './context';
 import { type ListHandle, MessageList } from './message-list';
 import { TypingLine } from './typing-line';
 
+const Confirm = lazy(() => import('@/components/ui/dialog').then(({ Confirm }) => ({ default: Confirm })));
 const SeenDialog = lazy(() => import('./seen-dialog').then(({ SeenDialog }) => ({ default: SeenDialog })));
 const RoomDetails = lazy(() => import('@/features/people/room-details').then(({ RoomDetails }) => ({ default: RoomDetails })));
 const RoomSearch = lazy(() => import('./room-search').then(({ RoomSearch }) => ({ default: RoomSearch })));
@@ -84,16 +84,16 @@ function OpenChat({ room, complete }: { room: Room; complete: boolean }) {
         <TypingLine roomId={room.id} />
         <Composer ref={composer} about={about} setAbout={setAbout} onSent={() => list.current?.toEnd()} />
       </section>
-      {deleting && (
-        <Confirm
-          title={t('deleteTitle')}
-          text={t('deleteText')}
-          action={t('delete')}
-          onConfirm={() => realtime.remove(deleting).catch((error: Error) => toast(error.message))}
-          onClose={() => setDeleting(null)}
-        />
-      )}
       <Suspense fallback={null}>
+        {deleting && (
+          <Confirm
+            title={t('deleteTitle')}
+            text={t('deleteText')}
+            action={t('delete')}
+            onConfirm={() => realtime.remove(deleting).catch((error: Error) => toast(error.message))}
+            onClose={() => setDeleting(null)}
+          />
+        )}
         {seen && <SeenDialog message={seen} members={members} onClose={() => setSeen(null)} />}
         {open === 'details' && <RoomDetails onClose={() => setOpen(null)} />}
         {open === 'search' && <RoomSearch onClose={() => setOpen(null)} />}

@@ -1,6 +1,6 @@
 import clsx from 'clsx';
 import { Check, Pencil, Reply, SendHorizontal, Smile, X } from 'lucide-react';
-import { type Ref, useEffect, useImperativeHandle, useLayoutEffect, useRef, useState } from 'react';
+import { lazy, type Ref, Suspense, useEffect, useImperativeHandle, useLayoutEffect, useRef, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { IconButton } from '@/components/ui/button';
 import { toast } from '@/components/ui/toast';
@@ -9,7 +9,8 @@ import { countCharacters } from '@/lib/rich-text';
 import type { Message } from '@/protocol';
 import { useChat } from './context';
 import { draftOf, keepDraft } from './drafts';
-import { EmojiPopover } from './emoji';
+
+const EmojiPopover = lazy(() => import('./emoji').then(({ EmojiPopover }) => ({ default: EmojiPopover })));
 
 const MOST = 4000;
 /** From here on the rest is counted. */
@@ -132,9 +133,11 @@ export function Composer({ about, setAbout, onSent, ref }: Props) {
       <div className="rounded-2xl border border-line bg-raised shadow-sm focus-within:border-accent">
         {about && <AboutLine about={about} onCancel={leave} />}
         <div className="flex items-end gap-1 p-1">
-          <EmojiPopover label={t('emoji')} onChoose={insert}>
-            <IconButton label={t('emoji')}><Smile /></IconButton>
-          </EmojiPopover>
+          <Suspense fallback={<IconButton label={t('emoji')} disabled><Smile /></IconButton>}>
+            <EmojiPopover label={t('emoji')} onChoose={insert}>
+              <IconButton label={t('emoji')}><Smile /></IconButton>
+            </EmojiPopover>
+          </Suspense>
           <textarea
             ref={field}
             id="composer"

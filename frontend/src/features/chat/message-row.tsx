@@ -1,11 +1,7 @@
 import clsx from 'clsx';
-import { CheckCheck, Copy, Ellipsis, Pencil, Reply, SmilePlus, Trash2 } from 'lucide-react';
-import { memo, useState } from 'react';
+import { lazy, memo, Suspense, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { Avatar } from '@/components/ui/avatar';
-import { IconButton } from '@/components/ui/button';
-import { MenuContent, MenuItem, MenuLine, MenuRoot, MenuTrigger } from '@/components/ui/menu';
-import { toast } from '@/components/ui/toast';
 import { usePeople, useRealtime } from '@/features/home/context';
 import { clock, full } from '@/lib/dates';
 import { colourOf } from '@/lib/names';
@@ -14,11 +10,13 @@ import { deliveryOf } from '@/realtime/delivery';
 import type { Pending } from '@/realtime/outbox';
 import { useChat } from './context';
 import { DeliveryMark } from './delivery-mark';
-import { EmojiPopover } from './emoji';
 import { MessageText } from './message-text';
 import { Quote } from './quote';
 import { Reactions } from './reactions';
 import { SeenLine } from './seen-line';
+
+// Menus come after the first paint.
+const MessageActions = lazy(() => import('./message-actions').then(({ MessageActions }) => ({ default: MessageActions })));
 
 const bubble = (mine: boolean, head: boolean) => clsx(
   'relative min-w-16 rounded-2xl px-3 py-1.5',
@@ -92,56 +90,10 @@ export const MessageRow = memo(function MessageRow({ message, head, flash, last 
         {message.reactions.length > 0 && <Reactions message={message} />}
         {last && group && mine && !message.deletedAt && <SeenLine message={message} />}
       </div>
-      {!message.deletedAt && <Actions message={message} mine={mine} open={menu} onOpenChange={setMenu} />}
+      {!message.deletedAt && <Suspense fallback={null}><MessageActions message={message} mine={mine} open={menu} onOpenChange={setMenu} /></Suspense>}
     </div>
   );
 });
-
-function Actions({ message, mine, open, onOpenChange }: { message: Message; mine: boolean; open: boolean; onOpenChange(open: boolean): void }) {
-  const { t } = useTranslation();
-  const realtime = useRealtime();
-  const { room, members, reply, edit, remove, showSeen } = useChat();
-  const [picking, setPicking] = useState(false);
-  const role = members.find((one) => one.userId === realtime.me)?.role;
-  const mayDelete = mine || (room.roomType === 'group' && (role === 'owner' || role === 'admin'));
-  const react = (emoji: string) => { realtime.react(message, emoji).catch((error: Error) => toast(error.message)); };
-  return (
-    <div
-      className={clsx(
-        'flex h-9 shrink-0 items-center self-center rounded-xl border border-line bg-raised shadow-sm transition-opacity [&_button]:size-8',
-        'group-focus-within/row:visible group-focus-within/row:opacity-100 group-hover/row:visible group-hover/row:opacity-100',
-        open || picking ? 'visible opacity-100' : 'invisible opacity-0',
-      )}
-    >
-      <EmojiPopover quick label={t('addReaction')} onChoose={react} onOpenChange={setPicking}>
-        <IconButton label={t('addReaction')}><SmilePlus /></IconButton>
-      </EmojiPopover>
-      <IconButton label={t('reply')} onClick={() => reply(message)} className="max-sm:hidden"><Reply className="rtl:-scale-x-100" /></IconButton>
-      <MenuRoot open={open} onOpenChange={onOpenChange}>
-        <MenuTrigger asChild>
-          <IconButton label={t('messageActions')} data-menu><Ellipsis /></IconButton>
-        </MenuTrigger>
-        <MenuContent label={t('messageActions')}>
-          <MenuItem icon={<Reply />} onSelect={() => reply(message)}>{t('reply')}</MenuItem>
-          <MenuItem
-            icon={<Copy />}
-            onSelect={() => { navigator.clipboard?.writeText(message.content).then(() => toast(t('copied')), () => toast(t('somethingWrong'))); }}
-          >
-            {t('copy')}
-          </MenuItem>
-          {mine && room.roomType === 'group' && <MenuItem icon={<CheckCheck />} onSelect={() => showSeen(message)}>{t('info')}</MenuItem>}
-          {mine && <MenuItem icon={<Pencil />} onSelect={() => edit(message)}>{t('edit')}</MenuItem>}
-          {mayDelete && (
-            <>
-              <MenuLine />
-              <MenuItem icon={<Trash2 />} danger onSelect={() => remove(message)}>{t('delete')}</MenuItem>
-            </>
-          )}
-        </MenuContent>
-      </MenuRoot>
-    </div>
-  );
-}
 
 /** A message that the server has not got yet. */
 export const PendingRow = memo(function PendingRow({ pending, head }: { pending: Pending; head: boolean }) {

@@ -1,7 +1,7 @@
 import { createContext, useContext } from 'react';
 import { useStore } from '@/lib/use-store';
 import type { Muted } from '@/lib/settings';
-import type { People, Person } from '@/realtime/people';
+import type { Person } from '@/realtime/people';
 import type { Realtime } from '@/realtime/realtime';
 
 export interface Here {
@@ -20,4 +20,4 @@ export function useHere(): Here {
 export const useRealtime = (): Realtime => useHere().realtime;
 
 /** Everybody who is known, by id. */
-export const usePeople = (): ReadonlyMap<number, Person> => useStore(useRealtime().people as People);
+export const usePeople = (): ReadonlyMap<number, Person> => useStore(useRealtime().people);

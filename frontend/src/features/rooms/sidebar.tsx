@@ -1,15 +1,16 @@
 import clsx from 'clsx';
 import { MessageCirclePlus, Search, UsersRound, X } from 'lucide-react';
-import { type RefObject, useDeferredValue, useRef, useState } from 'react';
+import { lazy, type RefObject, Suspense, useDeferredValue, useRef, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { IconButton } from '@/components/ui/button';
 import { Empty, Failed, Skeleton } from '@/components/ui/states';
-import { AccountMenu } from '@/features/home/account-menu';
 import type { Panel } from '@/features/home/home';
 import { SecondWindow } from '@/features/home/welcome';
 import { RoomRow } from './room-row';
 import { SearchResults } from './search-results';
 import { useRooms } from './use-room';
+
+const AccountMenu = lazy(() => import('@/features/home/account-menu').then(({ AccountMenu }) => ({ default: AccountMenu })));
 
 interface Props {
   roomId: number | null;
@@ -49,7 +50,7 @@ export function Sidebar({ roomId, hiddenOnPhone, openPanel, searchRef }: Props) 
       )}
     >
       <header className="flex items-center gap-1 px-3 pt-3">
-        <AccountMenu openPanel={openPanel} />
+        <Suspense fallback={<Skeleton className="m-1 size-8 rounded-full" />}><AccountMenu openPanel={openPanel} /></Suspense>
         <h1 className="min-w-0 flex-1 truncate ps-1 text-lg font-semibold tracking-tight">{t('conversations')}</h1>
         <IconButton label={t('newGroup')} onClick={() => openPanel('group')}><UsersRound /></IconButton>
         <IconButton label={t('newConversation')} onClick={() => searchRef.current?.focus()}><MessageCirclePlus /></IconButton>
