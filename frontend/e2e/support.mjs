@@ -1,7 +1,10 @@
 // Browsers for the tests: Debian's Chromium, the real app, a real server.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
+import http from 'node:http';
+import net from 'node:net';
 import { after, afterEach, before } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
@@ -41,8 +44,8 @@ class Browsers {
     await this.#browser?.close();
   }
 
-  /** A browser profile of its own. `blockable` gives it a switch that cuts the socket. */
-  async context({ viewport = DESKTOP, theme = 'light', locale = 'en-GB', blockable = false, ...options } = {}) {
+  /** A browser profile of its own. */
+  async context({ viewport = DESKTOP, theme = 'light', locale = 'en-GB', ...options } = {}) {
     const context = await this.#browser.newContext({
       viewport, colorScheme: theme, locale, timezoneId: 'Europe/Berlin', reducedMotion: 'reduce', ...options,
     });
@@ -52,32 +55,15 @@ class Browsers {
     context.on('console', (message) => {
       if (message.type() === 'error' && /Content Security Policy|Refused to|Warning:|React/.test(message.text())) this.#complaints.push(message.text());
     });
-    if (blockable) {
-      context.blocked = false;
-      const open = new Set();
-      await context.routeWebSocket(/socket\.io/, (socket) => {
-        if (context.blocked) return socket.close();
-        socket.connectToServer();
-        open.add(socket);
-        return undefined;
-      });
-      await context.route(/socket\.io/, (route) => (context.blocked ? route.abort() : route.continue()));
-      context.block = async () => {
-        context.blocked = true;
-        await Promise.all([...open].map((socket) => socket.close().catch(() => {})));
-        open.clear();
-      };
-      context.unblock = () => { context.blocked = false; };
-    }
     return context;
   }
 
-  /** A page of somebody who has logged in before. */
-  async openAs(world, user, { path = '/', ...options } = {}) {
+  /** A page of somebody who has logged in before; `via` is another address of the server. */
+  async openAs(world, user, { path = '/', via = world.url, ...options } = {}) {
     const context = await this.context(options);
     await logIn(context, world, user);
     const page = await context.newPage();
-    await page.goto(world.url + path);
+    await page.goto(via + path);
     return page;
   }
 
@@ -111,6 +97,54 @@ export async function logIn(context, world, user) {
     localStorage.setItem(`starling.session.${id}`, JSON.stringify(session));
     localStorage.setItem('starling.account', String(id));
   }, { session, id: profile.id });
+}
+
+/** An address of the server whose sockets can be cut while pages and calls still come through. */
+export async function startGate(world) {
+  const target = new URL(world.url);
+  const sockets = new Set();
+  let shut = false;
+  const closed = ({ url }) => shut && url.startsWith('/socket.io');
+  const options = ({ url, method, headers }) => ({ host: target.hostname, port: target.port, path: url, method, headers });
+  const gate = http.createServer((request, response) => {
+    if (closed(request)) return request.socket.destroy();
+    const onward = http.request(options(request), (answer) => {
+      response.writeHead(answer.statusCode, answer.headers);
+      answer.pipe(response);
+    });
+    onward.on('error', () => response.destroy());
+    return request.pipe(onward);
+  });
+  gate.on('upgrade', (request, socket, head) => {
+    if (closed(request)) return socket.destroy();
+    const onward = net.connect(target.port, target.hostname, () => {
+      const lines = Object.entries(request.headers).map(([name, value]) => `${name}: ${value}`);
+      onward.write(`GET ${request.url} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`);
+      onward.write(head);
+      onward.pipe(socket).pipe(onward);
+    });
+    sockets.add(socket);
+    for (const [one, other] of [[socket, onward], [onward, socket]]) {
+      one.on('error', () => other.destroy());
+      one.on('close', () => { other.destroy(); sockets.delete(socket); });
+    }
+    return undefined;
+  });
+  gate.listen(0, '127.0.0.1');
+  await once(gate, 'listening');
+  return {
+    url: `http://127.0.0.1:${gate.address().port}`,
+    shut() {
+      shut = true;
+      sockets.forEach((socket) => socket.destroy());
+    },
+    open() { shut = false; },
+    close() {
+      this.shut();
+      gate.closeAllConnections();
+      gate.close();
+    },
+  };
 }
 
 // --- What people do ---

@@ -45,6 +45,7 @@ export class Conversation extends Store<ConversationState> {
   /** Counts jumps and reloads: an answer to an earlier one is dropped. */
   #epoch = 0;
   #syncing: Promise<void> | null = null;
+  #syncedFrom = 0;
   #seen = new Map<string, { delivered: Set<number>; read: Set<number> }>();
 
   constructor(roomId: number, source: Source, lastSeq = 0) {
@@ -79,7 +80,9 @@ export class Conversation extends Store<ConversationState> {
   /** A page around a message, unless it is held. */
   async jumpTo(seq: number): Promise<void> {
     const [first, last] = [this.first, this.last];
-    if (this.get().status === 'ready' && first !== null && last !== null && seq >= first && seq <= last) return;
+    const { status, hasOlder } = this.get();
+    // The oldest of a window that goes on is not shown.
+    if (status === 'ready' && first !== null && last !== null && (hasOlder ? seq > first : seq >= first) && seq <= last) return;
     await this.#load(async () => {
       const [before, after] = await Promise.all([
         this.#source.history({ before: seq + 1, limit: PAGE }),
@@ -229,9 +232,11 @@ export class Conversation extends Store<ConversationState> {
     await this.#sync(last);
   }
 
-  /** One at a time; whoever asks meanwhile is served by the same walk. */
+  /** One at a time; whoever asks meanwhile is served by the same walk, unless it began too late. */
   #sync(afterSeq: number): Promise<void> {
-    this.#syncing ??= this.#walk(afterSeq).finally(() => { this.#syncing = null; });
+    if (this.#syncing) return afterSeq < this.#syncedFrom ? this.#syncing.then(() => this.#sync(afterSeq)) : this.#syncing;
+    this.#syncedFrom = afterSeq;
+    this.#syncing = this.#walk(afterSeq).finally(() => { this.#syncing = null; });
     return this.#syncing;
   }
 

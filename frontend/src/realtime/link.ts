@@ -20,6 +20,7 @@ interface Options {
 
 const DELAY_MS = 1000;
 const DELAY_MAX_MS = 5000;
+const OPEN_TIMEOUT_MS = 10_000;
 const ACK_TIMEOUT_MS = 10_000;
 
 const lost = () => new ApiError(0, { code: 'network', message: 'There is no connection to the server.' });
@@ -44,6 +45,8 @@ export class Link {
       reconnectionDelay: DELAY_MS,
       reconnectionDelayMax: DELAY_MAX_MS,
       randomizationFactor: 0.5,
+      // A transport that opens and says nothing is given up.
+      timeout: OPEN_TIMEOUT_MS,
       auth: (give: (auth: object) => void) => void this.#authenticate(give),
     };
     this.#socket = url ? io(url, options) : io(options);

@@ -20,6 +20,10 @@ const END_PX = 80;
 /** Rows before an edge at which the next page is asked for. */
 const AHEAD = 12;
 const FLASH_MS = 1800;
+const MORE_PX = 52;
+/** As long as a place may take to hold, and as long as it is watched at least. */
+const PLACING_FRAMES = 20;
+const SETTLED_FRAMES = 4;
 
 /** Where the list has to go as soon as its rows are there. */
 type Goal = { to: 'end' } | { to: 'divider' } | { to: 'seq'; seq: number };
@@ -39,10 +43,16 @@ export function MessageList({ face, at, ref }: { face: Face; at: number | null; 
   const rows = useMemo(() => rowsOf(state, pending ?? [], me), [state, pending, me]);
   const scroller = useRef<HTMLDivElement>(null);
   const [goal, setGoal] = useState<Goal | null>(null);
+  const [placing, setPlacing] = useState(false);
   const [flash, setFlash] = useState<number | null>(null);
   const [atEnd, setAtEnd] = useState(true);
   const opened = useRef(false);
   const focused = usePageFocus();
+
+  // What comes in at the end is followed only if it is new, not if it is the next page.
+  const wentOn = useRef(false);
+  const follows = !state.hasNewer && !wentOn.current;
+  useEffect(() => { wentOn.current = state.hasNewer; }, [state.hasNewer]);
 
   const virtualizer = useVirtualizer({
     count: rows.length,
@@ -51,9 +61,13 @@ export function MessageList({ face, at, ref }: { face: Face; at: number | null; 
     getItemKey: useCallback((index: number) => rows[index]?.key ?? index, [rows]),
     overscan: 8,
     anchorTo: 'end',
-    followOnAppend: true,
+    followOnAppend: follows,
     scrollEndThreshold: END_PX,
-    paddingEnd: 8,
+    // Places rows in the same frame in which it corrects the scrolling: nothing trembles.
+    directDomUpdates: true,
+    // Room for the signs that more is being loaded.
+    paddingStart: state.hasOlder ? MORE_PX : 0,
+    paddingEnd: state.hasNewer ? MORE_PX : 8,
     onChange: (instance) => setAtEnd(instance.isAtEnd(END_PX)),
   });
 
@@ -69,7 +83,7 @@ export function MessageList({ face, at, ref }: { face: Face; at: number | null; 
     conversation.divide(unread ? read : null);
     if (at !== null) void conversation.jumpTo(at).then(() => setGoal({ to: 'seq', seq: at }));
     else if (!unread) setGoal({ to: 'end' });
-    else if (read + 1 >= (conversation.first ?? 1)) setGoal({ to: 'divider' });
+    else if (read + 1 > (conversation.first ?? 1) || !conversation.get().hasOlder) setGoal({ to: 'divider' });
     else void conversation.jumpTo(read + 1).then(() => setGoal({ to: 'divider' }));
   }, [ready, conversation, realtime, room.id, me, at]);
   // Later hits while the room is open.
@@ -83,12 +97,26 @@ export function MessageList({ face, at, ref }: { face: Face; at: number | null; 
 
   useLayoutEffect(() => {
     if (!goal || !ready || rows.length === 0) return;
+    const index = goal.to === 'end' ? -1
+      : rows.findIndex((row) => (goal.to === 'divider' ? row.kind === 'divider' : row.kind === 'message' && row.message.seq === goal.seq));
+    const go = () => {
+      if (index < 0) virtualizer.scrollToEnd();
+      else virtualizer.scrollToIndex(index, { align: goal.to === 'divider' ? 'start' : 'center' });
+    };
     setGoal(null);
-    if (goal.to === 'end') return virtualizer.scrollToEnd();
-    const index = rows.findIndex((row) => (goal.to === 'divider' ? row.kind === 'divider' : row.kind === 'message' && row.message.seq === goal.seq));
-    if (index < 0) return virtualizer.scrollToEnd();
-    virtualizer.scrollToIndex(index, { align: goal.to === 'divider' ? 'start' : 'center' });
-    if (goal.to === 'seq') setFlash(goal.seq);
+    setPlacing(true);
+    go();
+    if (goal.to === 'seq' && index >= 0) setFlash(goal.seq);
+    // Rows are measured as they come into view, which moves the place: pages are loaded once it holds.
+    let frames = 0;
+    const settle = () => {
+      frames += 1;
+      if (index < 0 && frames < PLACING_FRAMES && !virtualizer.isAtEnd(1)) go();
+      else if (frames >= SETTLED_FRAMES) return setPlacing(false);
+      requestAnimationFrame(settle);
+      return undefined;
+    };
+    requestAnimationFrame(settle);
   }, [goal, ready, rows, virtualizer]);
   useEffect(() => {
     if (flash === null) return undefined;
@@ -106,7 +134,7 @@ export function MessageList({ face, at, ref }: { face: Face; at: number | null; 
   // Pages at the edges.
   const items = virtualizer.getVirtualItems();
   const [top, bottom] = [items[0]?.index ?? 0, items.at(-1)?.index ?? 0];
-  const settled = opened.current && goal === null;
+  const settled = opened.current && goal === null && !placing;
   useEffect(() => {
     if (!settled || !ready) return;
     if (state.hasOlder && top < AHEAD) void conversation.loadOlder();
@@ -182,7 +210,9 @@ export function MessageList({ face, at, ref }: { face: Face; at: number | null; 
         {state.status === 'error' && <Failed onRetry={() => void conversation.latest()} />}
         {rows.length > 0 && (
           <div className="flex min-h-full flex-col justify-end">
-            <div className="relative w-full" style={{ height: virtualizer.getTotalSize() }}>
+            <div ref={virtualizer.containerRef} className="relative w-full shrink-0">
+              {state.hasOlder && <div className="absolute inset-x-0 top-0 grid h-13 place-items-center"><Spinner /></div>}
+              {state.hasNewer && <div className="absolute inset-x-0 bottom-0 grid h-13 place-items-center"><Spinner /></div>}
               {items.map((item) => {
                 const row = rows[item.index];
                 return row && (
@@ -191,7 +221,6 @@ export function MessageList({ face, at, ref }: { face: Face; at: number | null; 
                     ref={virtualizer.measureElement}
                     data-index={item.index}
                     className="absolute inset-x-0 top-0"
-                    style={{ transform: `translateY(${item.start}px)` }}
                   >
                     <RowView row={row} face={face} flash={flash} lastOwn={lastOwn} />
                   </div>
@@ -228,10 +257,8 @@ function RowView({ row, face, flash, lastOwn }: { row: Row; face: Face; flash: n
           <span className="h-px flex-1 bg-accent/40" />{t('newMessages')}<span className="h-px flex-1 bg-accent/40" />
         </div>
       );
-    case 'start':
-      return <Beginning face={face} />;
     default:
-      return <div className="grid place-items-center py-1"><Spinner /></div>;
+      return <Beginning face={face} />;
   }
 }
 

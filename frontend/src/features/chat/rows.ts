@@ -6,8 +6,6 @@ import type { Pending } from '@/realtime/outbox';
 
 export type Row =
   | { kind: 'start'; key: 'start' }
-  | { kind: 'older'; key: 'older' }
-  | { kind: 'newer'; key: 'newer' }
   | { kind: 'day'; key: string; iso: string }
   | { kind: 'divider'; key: 'divider' }
   | { kind: 'message'; key: string; message: Message; head: boolean }
@@ -20,10 +18,14 @@ const TOGETHER_MS = 5 * 60_000;
 const keyOf = (message: Message, me: number): string =>
   (message.senderId === me && message.clientId ? `c-${message.clientId}` : message.id);
 
+/**
+ * While there are older messages, the oldest that is held is not shown: whether it begins a day or a group is
+ * known only with the one before it. So no row ever changes when older ones come in above it.
+ */
 export function rowsOf(state: ConversationState, pending: readonly Pending[], me: number): Row[] {
   const rows: Row[] = [];
   if (state.status === 'idle' || (state.status === 'loading' && state.messages.length === 0)) return rows;
-  rows.push(state.hasOlder ? { kind: 'older', key: 'older' } : { kind: 'start', key: 'start' });
+  if (!state.hasOlder) rows.push({ kind: 'start', key: 'start' });
   let day = '';
   let sender = 0;
   let time = 0;
@@ -41,7 +43,13 @@ export function rowsOf(state: ConversationState, pending: readonly Pending[], me
   };
   const stored = new Set<string>();
   let divided = false;
-  for (const message of state.messages) {
+  const [hidden] = state.messages;
+  if (state.hasOlder && hidden) {
+    day = dayKey(hidden.createdAt);
+    sender = hidden.senderId;
+    time = Date.parse(hidden.createdAt);
+  }
+  for (const message of state.hasOlder ? state.messages.slice(1) : state.messages) {
     if (message.clientId && message.senderId === me) stored.add(message.clientId);
     const unseen = state.dividerAfter !== null && message.seq > state.dividerAfter;
     if (unseen && !divided && message.senderId !== me) {
@@ -56,10 +64,7 @@ export function rowsOf(state: ConversationState, pending: readonly Pending[], me
     const head = headOf(message.senderId, message.createdAt);
     rows.push({ kind: 'message', key: keyOf(message, me), message, head });
   }
-  if (state.hasNewer) {
-    rows.push({ kind: 'newer', key: 'newer' });
-    return rows;
-  }
+  if (state.hasNewer) return rows;
   for (const one of pending) {
     if (stored.has(one.clientId)) continue;
     const head = headOf(me, one.createdAt);
