@@ -130,7 +130,7 @@ export const de: Texts = {
   deleteText: 'Sie verschwindet für alle in dieser Unterhaltung.',
   react: 'Reagieren',
   addReaction: 'Reaktion hinzufügen',
-  reactionBy: '{{emoji}} von {{names}}',
+  reactionBy: '{{emoji}} {{number}}, {{names}}',
   andMore: '{{names}} und {{count}} weitere',
   messageActions: 'Aktionen für diese Nachricht',
   info: 'Gesehen von',

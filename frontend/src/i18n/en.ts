@@ -135,7 +135,7 @@ export const en = {
   deleteText: 'It disappears for everybody in this conversation.',
   react: 'React',
   addReaction: 'Add a reaction',
-  reactionBy: '{{emoji}} by {{names}}',
+  reactionBy: '{{emoji}} {{number}}, {{names}}',
   andMore: '{{names}} and {{count}} more',
   messageActions: 'Actions for this message',
   info: 'Seen by',

@@ -1,8 +1,12 @@
 import clsx from 'clsx';
 import { DropdownMenu as M } from 'radix-ui';
-import type { ReactNode } from 'react';
+import type { ComponentProps, ReactNode } from 'react';
 
-export const MenuRoot = M.Root;
+/** Not modal: what is around it stays there for screen readers and the wheel. */
+export function MenuRoot(props: ComponentProps<typeof M.Root>) {
+  return <M.Root modal={false} {...props} />;
+}
+
 export const MenuTrigger = M.Trigger;
 
 export function MenuContent({ children, align = 'end', label }: { children: ReactNode; align?: 'start' | 'end'; label?: string }) {

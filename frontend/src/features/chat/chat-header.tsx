@@ -21,16 +21,16 @@ export function ChatHeader({ face, onDetails, onSearch }: { face: Face; onDetail
       <Link href="/" aria-label={t('backToList')} className="grid size-10 place-items-center rounded-xl text-soft hover:bg-hover md:hidden">
         <ArrowLeft aria-hidden className="size-5 rtl:-scale-x-100" />
       </Link>
-      <button type="button" onClick={onDetails} aria-label={t('details', { name: face.title })} className="flex min-w-0 flex-1 items-center gap-3 rounded-2xl p-1 text-start hover:bg-hover">
+      <h1 className="flex min-w-0 flex-1"><button type="button" onClick={onDetails} title={t('details', { name: face.title })} className="flex min-w-0 flex-1 items-center gap-3 rounded-2xl p-1 text-start hover:bg-hover">
         <Avatar id={face.id} name={face.title} url={face.url} group={room.roomType === 'group'} {...(face.status ? { status: face.status } : {})} />
         <span className="min-w-0">
           <span className="flex items-center gap-1.5">
-            <span role="heading" aria-level={2} className="truncate font-semibold">{face.title || <Skeleton className="h-4 w-32" />}</span>
+            <span className="truncate font-semibold">{face.title || <Skeleton className="h-4 w-32" />}</span>
             {silent && <BellOff role="img" aria-label={t('muted')} className="size-3.5 shrink-0 text-soft" />}
           </span>
           <span className="block truncate text-sm text-soft"><Status face={face} /></span>
         </span>
-      </button>
+      </button></h1>
       <IconButton label={t('searchRoom', { name: face.title })} onClick={onSearch}><Search /></IconButton>
       <IconButton label={t('detailsShort')} onClick={onDetails}><Info /></IconButton>
     </header>

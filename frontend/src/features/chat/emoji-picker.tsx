@@ -2,6 +2,11 @@ import { EmojiPicker as F } from 'frimousse';
 import { useTranslation } from 'react-i18next';
 import { INPUT } from '@/components/ui/field';
 
+const after = (name: 'aria-rowindex' | 'aria-colindex', rest: object) => {
+  const place = (rest as Record<string, unknown>)[name];
+  return typeof place === 'number' ? { [name]: place + 1 } : {};
+};
+
 /** All emoji, searchable, named in the language that was chosen. The names come from this server. */
 export function EmojiPicker({ onChoose }: { onChoose(emoji: string): void }) {
   const { t, i18n } = useTranslation();
@@ -21,9 +26,10 @@ export function EmojiPicker({ onChoose }: { onChoose(emoji: string): void }) {
           className="pb-1 select-none"
           components={{
             CategoryHeader: ({ category, ...rest }) => <div {...rest} className="bg-raised px-1 py-1.5 text-xs font-semibold text-soft">{category.label}</div>,
-            Row: ({ children, ...rest }) => <div {...rest} className="scroll-my-1">{children}</div>,
+            // Places in a grid count from 1.
+            Row: ({ children, ...rest }) => <div {...rest} {...after('aria-rowindex', rest)} className="scroll-my-1">{children}</div>,
             Emoji: ({ emoji, ...rest }) => (
-              <button {...rest} className="grid size-9.5 place-items-center rounded-lg text-xl data-active:bg-tint">{emoji.emoji}</button>
+              <button {...rest} {...after('aria-colindex', rest)} className="grid size-9.5 place-items-center rounded-lg text-xl data-active:bg-tint">{emoji.emoji}</button>
             ),
           }}
         />

@@ -75,7 +75,7 @@ export const MessageRow = memo(function MessageRow({ message, head, flash, last 
       <div className={clsx('flex max-w-[min(85%,42rem)] min-w-0 flex-col', mine ? 'items-end' : 'items-start')}>
         <div className={bubble(mine, head)}>
           {group && head && !mine && <p className={`truncate text-sm font-semibold name-${colourOf(message.senderId)}`}>{name}</p>}
-          {message.replyTo && !message.deletedAt && <Quote id={message.replyTo} metadata={message.metadata} />}
+          {message.replyTo && !message.deletedAt && <Quote id={message.replyTo} metadata={message.metadata} mine={mine} />}
           <div className={BODY}>
             {message.deletedAt
               ? <p className="text-soft italic">{t('messageDeleted')}</p>
@@ -111,7 +111,7 @@ export const PendingRow = memo(function PendingRow({ pending, head }: { pending:
     >
       <div className="flex max-w-[min(85%,42rem)] min-w-0 flex-col items-end">
         <div className={bubble(true, head)}>
-          {pending.replyTo && <Quote id={pending.replyTo} metadata={pending.metadata} />}
+          {pending.replyTo && <Quote id={pending.replyTo} metadata={pending.metadata} mine />}
           <div className={BODY}>
             <MessageText text={pending.content} />
             <p className={META}>

@@ -7,7 +7,7 @@ import type { Message } from '@/protocol';
 import { useChat } from './context';
 
 /** The message that another one answers. A message says by id whom it answers, and by `seq` where to find it. */
-export function Quote({ id, metadata }: { id: string; metadata: Record<string, unknown> }) {
+export function Quote({ id, metadata, mine }: { id: string; metadata: Record<string, unknown>; mine: boolean }) {
   const { t } = useTranslation();
   const { conversation, jump } = useChat();
   const { me } = useRealtime();
@@ -27,7 +27,7 @@ export function Quote({ id, metadata }: { id: string; metadata: Record<string, u
       type="button"
       disabled={!original}
       onClick={() => original && jump(original.seq)}
-      className="mb-1 block w-full rounded-lg border-s-3 border-accent bg-black/5 px-2.5 py-1 text-start text-sm hover:bg-black/8 dark:bg-white/6 dark:hover:bg-white/10"
+      className={`mb-1 block w-full rounded-lg border-s-3 border-accent px-2.5 py-1 text-start text-sm hover:brightness-97 ${mine ? 'bg-white/50 dark:bg-black/25' : 'bg-tint/45 dark:bg-white/6'}`}
     >
       <span className={`block truncate font-semibold ${original ? `name-${colourOf(original.senderId)}` : ''}`}>{name ?? t('replyGone')}</span>
       {original && (

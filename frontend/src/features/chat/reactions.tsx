@@ -22,7 +22,7 @@ export function Reactions({ message }: { message: Message }) {
         const names = userIds.slice(0, NAMED)
           .map((id) => (id === realtime.me ? t('you') : people.get(id)?.displayName ?? '…')).join(', ');
         const all = userIds.length > NAMED ? t('andMore', { names, count: userIds.length - NAMED }) : names;
-        const label = t('reactionBy', { emoji, names: all });
+        const label = t('reactionBy', { emoji, number: userIds.length, names: all });
         return (
           <li key={emoji}>
             <button

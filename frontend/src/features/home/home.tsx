@@ -67,23 +67,25 @@ function Frame({ here }: { here: Here }) {
 
   return (
     <div className="flex h-dvh flex-col">
-      <a
-        href="#composer"
-        className="sr-only focus:not-sr-only focus:fixed focus:start-3 focus:top-3 focus:z-50 focus:rounded-xl focus:bg-accent focus:px-4 focus:py-2 focus:text-on-accent"
-      >
-        {t('skipToMessages')}
-      </a>
+      {roomId !== null && (
+        <a
+          href="#composer"
+          className="sr-only focus:not-sr-only focus:fixed focus:start-3 focus:top-3 focus:z-50 focus:rounded-xl focus:bg-accent focus:px-4 focus:py-2 focus:text-on-accent"
+        >
+          {t('skipToMessages')}
+        </a>
+      )}
       <ConnectionBanner />
-      <div className="flex min-h-0 flex-1">
+      <main className="flex min-h-0 flex-1">
         <Sidebar roomId={roomId} openPanel={setPanel} searchRef={search} hiddenOnPhone={roomId !== null} />
-        <main className={roomId === null ? 'hidden min-w-0 flex-1 bg-surface md:grid' : 'flex min-w-0 flex-1 bg-surface'}>
+        <div className={roomId === null ? 'hidden min-w-0 flex-1 bg-surface md:grid' : 'flex min-w-0 flex-1 bg-surface'}>
           <Switch>
             <Route path="/rooms/:id">{({ id }) => <Chat key={id} roomId={Number(id)} />}</Route>
             <Route path="/"><Welcome /></Route>
             <Route><Redirect to="/" replace /></Route>
           </Switch>
-        </main>
-      </div>
+        </div>
+      </main>
       <Suspense fallback={null}>
         {panel === 'help' && <ShortcutHelp onClose={() => setPanel(null)} />}
         {panel === 'group' && <NewGroup onClose={() => setPanel(null)} />}
