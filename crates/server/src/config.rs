@@ -15,6 +15,8 @@ use std::{
 
 use ipnet::IpNet;
 
+use crate::api::DemoUser;
+
 /// Requests that one address may make at once to the calls under `AUTH_RATE_PER_IP`
 /// before the rate applies: an office behind one address logs in at nine o'clock.
 pub const AUTH_RATE_BURST: u32 = 100;
@@ -279,6 +281,9 @@ pub struct Config {
     pub max_sockets_per_user: usize,
     /// Rooms that one user may be in, at most.
     pub max_rooms_per_user: i64,
+    /// Whom the log-in page offers to log in as. Never from a variable: `starling dev` alone
+    /// has some.
+    pub demo_users: Vec<DemoUser>,
 }
 
 impl Config {
@@ -363,6 +368,7 @@ impl Config {
             write_timeout: write_timeout?,
             max_sockets_per_user: max_sockets_per_user?,
             max_rooms_per_user: max_rooms_per_user?,
+            demo_users: Vec::new(),
         })
     }
 }

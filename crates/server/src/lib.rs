@@ -6,7 +6,7 @@
 //! | [`telemetry`] | logs |
 //! | [`transport`] | connections, the Socket.IO engine and its traps |
 //! | [`gateway`] | the Socket.IO edge: events |
-//! | [`api`] | the HTTP edge: REST, health, metrics, the page |
+//! | [`api`] | the HTTP edge: REST, health, metrics, the web app |
 //! | [`serve`] | the server's life |
 //! | [`cli`], [`commands`] | the command line |
 //! | [`dev_postgres`] | a private PostgreSQL for `starling dev` |

@@ -192,6 +192,7 @@ pub async fn run(
         draining: draining.clone(),
         max_payload_bytes: config.max_payload_bytes,
         auth_rate_per_ip: config.auth_rate_per_ip,
+        demo_users: config.demo_users.clone(),
     });
     let guard = Guard {
         cors_origins: config.cors_origins.clone(),

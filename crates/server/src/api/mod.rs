@@ -1,4 +1,4 @@
-//! The HTTP edge: REST under `/api`, health, metrics and the demo page.
+//! The HTTP edge: REST under `/api`, health, metrics and the web app.
 
 use axum::Router;
 use axum::routing::{delete, get, patch, post};
@@ -18,6 +18,8 @@ mod openapi;
 mod pages;
 mod rooms;
 
+pub use pages::DemoUser;
+
 /// What the handlers share.
 #[derive(Clone)]
 pub struct ApiState {
@@ -35,6 +37,8 @@ pub struct ApiState {
     pub max_payload_bytes: usize,
     /// Logins and registrations a second from one address; 0 = no limit.
     pub auth_rate_per_ip: u32,
+    /// Whom the log-in page offers to log in as.
+    pub demo_users: Vec<DemoUser>,
 }
 
 /// Every route.
@@ -66,8 +70,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .merge(pages::router())
-        .fallback(error::no_such_path)
+        .route("/", get(pages::home))
+        .fallback(pages::serve)
         .method_not_allowed_fallback(error::no_such_method)
         .with_state(state)
 }

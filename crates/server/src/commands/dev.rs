@@ -12,6 +12,7 @@ use starling_protocol::{ClientId, MessageId, MessageType, RoomId, Timestamp, Use
 use starling_repository::{CreateUser, NewMessage, NewUser, Repository};
 use uuid::Uuid;
 
+use crate::api::DemoUser;
 use crate::cli::DevArgs;
 use crate::config::{self, Config};
 use crate::dev_postgres::DevPostgres;
@@ -56,7 +57,7 @@ const COFFEE: [(usize, &str); 8] = [
 const DIRECT: [(usize, &str); 6] = [
     (0, "Hi Bob, do you have a minute?"),
     (1, "Sure, what is it?"),
-    (0, "Open a second tab and log in as me."),
+    (0, "Open a second window and log in as me."),
     (1, "We can both see this?"),
     (0, "As soon as it is stored."),
     (1, "I like that."),
@@ -97,7 +98,10 @@ async fn prepare(args: &DevArgs, postgres: &mut DevPostgres) -> anyhow::Result<C
         "DATABASE_URL_FILE" | "JWT_SECRET_FILE" | "REDIS_URL" | "REDIS_URL_FILE" => None,
         other => config::environment(other),
     };
-    let config = Config::from_map(&lookup)?;
+    let mut config = Config::from_map(&lookup)?;
+    config.demo_users = USERS
+        .map(|(username, display_name)| DemoUser { username, display_name, password: PASSWORD })
+        .to_vec();
     let repository = serve::repository(&config)?;
     repository.migrate().await.context("the database could not be brought up to date")?;
     // Written when all of it is there: what was cut off is completed next time,
