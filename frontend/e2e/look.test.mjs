@@ -75,7 +75,7 @@ describe('how it looks', () => {
         await page.keyboard.press('Escape');
 
         await page.getByRole('button', { name: 'Details', exact: true }).click();
-        await page.getByRole('dialog').getByText('Owner').waitFor();
+        await page.getByRole('dialog').getByText('Owner', { exact: true }).waitFor();
         await check(page, `details-${theme}-${size}`, '[role=dialog]');
         await page.keyboard.press('Escape');
         await page.getByRole('dialog').waitFor({ state: 'detached' });

@@ -1,5 +1,7 @@
 // A few people and what they said, for pictures.
 
+import { connect } from '../../crates/server/e2e/support/client.mjs';
+
 const MINUTE = 60_000;
 
 /** Makes the people and rooms of the pictures: `{alice, team, direct}`. */
@@ -18,7 +20,7 @@ export async function scene(world) {
   const erinRoom = await make(erin, null, [alice]);
   const direct = await make(bob, null, [alice]);
   const team = await make(alice, 'Team Starling', [bob, carol, dave, erin, frank]);
-  const clients = new Map(await Promise.all(users.map(async (user) => [user, await world.connect(user)])));
+  const clients = new Map(await Promise.all(users.map(async (user) => [user, await connect(world.url, user)])));
   const say = (user, room, text, more) => clients.get(user).send(room.id, text, more);
   const read = (user, room, message) => clients.get(user).ask('message:read', { roomId: room.id, messageId: message.id });
 

@@ -15,7 +15,8 @@ const linkify = new LinkifyIt({ fuzzyLink: false, fuzzyEmail: true, fuzzyIP: fal
     normalize: (match) => { match.url = `https://${match.url}`; },
   });
 
-const CODE = /```(?:[a-z0-9+#-]*\n)?([\s\S]+?)```|`([^`\n]+)`/gi;
+/** A block stands alone: the line breaks around it are its own. */
+const CODE = /\n?```(?:[a-z0-9+#-]*\n)?([\s\S]+?)```\n?|`([^`\n]+)`/gi;
 
 function links(text: string): Piece[] {
   const pieces: Piece[] = [];

@@ -40,7 +40,7 @@ export function MessageActions({ message, mine, open, onOpenChange }: Props) {
       <IconButton label={t('reply')} onClick={() => reply(message)} className="max-sm:hidden"><Reply className="rtl:-scale-x-100" /></IconButton>
       <MenuRoot open={open} onOpenChange={onOpenChange}>
         <MenuTrigger asChild>
-          <IconButton label={t('messageActions')} data-menu><Ellipsis /></IconButton>
+          <IconButton label={t('messageActions')}><Ellipsis /></IconButton>
         </MenuTrigger>
         <MenuContent label={t('messageActions')}>
           <MenuItem icon={<Reply />} onSelect={() => reply(message)}>{t('reply')}</MenuItem>

@@ -185,7 +185,7 @@ export function MessageList({ face, at, ref }: { face: Face; at: number | null; 
     else if (event.key === 'Home') focusRow(0, 1);
     else if (event.key === 'End') focusRow(rows.length - 1, -1);
     else if (event.key === 'Escape') focusComposer();
-    else if (event.key === 'Enter') inRow?.querySelector<HTMLElement>('[data-menu]')?.click();
+    else if (event.key === 'Enter' && inRow) target.dispatchEvent(new MouseEvent('contextmenu', { bubbles: true, cancelable: true }));
     else if (event.key.toLowerCase() === 'r') {
       const row = rows[index];
       if (row?.kind === 'message' && !row.message.deletedAt) reply(row.message);
