@@ -6,7 +6,7 @@ const TEMPORARY = new Set(['unavailable', 'rate_limited']);
 
 export function checkAcknowledged({ records, final, model, limits, violate }) {
   const texts = new Map();
-  const answered = new Set();
+  const answered = new Map();
   const effects = new Map();
   const effect = (sender, clientId, id) => {
     if (!clientId) return;
@@ -16,7 +16,7 @@ export function checkAcknowledged({ records, final, model, limits, violate }) {
   for (const record of records) {
     if (record.kind === 'send' && !record.conflict) texts.set(key(record.user, record.clientId), record.text);
     if (record.kind === 'ack') {
-      answered.add(key(record.conn, record.clientId, record.sentAt));
+      answered.set(key(record.conn, record.clientId, record.sentAt), record.t);
       if (record.ok) {
         effect(record.user, record.clientId, record.id);
         checkStored(record, texts);
@@ -44,12 +44,15 @@ export function checkAcknowledged({ records, final, model, limits, violate }) {
     return undefined;
   }
 
+  /** On a connection that stays up, to an instance that is well, whatever happens to others. */
   function checkAnswers() {
     for (const { kind, conn, clientId, t } of records) {
-      if (kind !== 'send' || answered.has(key(conn, clientId, t))) continue;
-      const connection = model.connections.get(conn);
-      if (connection && model.calm(t, connection.until, connection) > limits.answer) {
-        violate(1, 'unanswered', { conn, clientId, t });
+      const connection = kind === 'send' && model.connections.get(conn);
+      if (!connection) continue;
+      const answer = answered.get(key(conn, clientId, t));
+      const until = answer ?? connection.until;
+      if (until - t > limits.answer && model.calm(t, until, connection) > limits.answer) {
+        violate(1, answer === undefined ? 'unanswered' : 'answered-late', { conn, clientId, ms: Math.round(until - t), t });
       }
     }
   }

@@ -125,6 +125,20 @@ describe('acknowledged means committed', () => {
     }), ['unanswered']);
   });
 
+  test('a request that is answered late, though only another instance is in trouble', () => {
+    const late = (instance) => broken((records) => {
+      const send = find(records, 'send', { clientId: 'c4' });
+      waitBefore(records, find(records, 'ack', { clientId: 'c4' }), 40_000);
+      records.push(
+        { t: send.t, kind: 'fault', phase: 'begin', number: 1, fault: 'stop', instances: [instance] },
+        { t: send.t + 20_000, kind: 'fault', phase: 'end', number: 1, fault: 'stop' },
+      );
+      records.sort((a, b) => a.t - b.t);
+    });
+    assert.deepEqual(late('b'), ['answered-late']);
+    assert.deepEqual(late('a'), []);
+  });
+
   test('an error that tells the client to give up', () => {
     assert.deepEqual(broken((records) => {
       records.splice(-2, 0, { ...find(records, 'ack', { clientId: 'c6' }), ok: false, code: 'not_found', id: undefined });
@@ -272,7 +286,8 @@ describe('no silent gap', () => {
       waitBefore(records, heard, 50_000);
       records.push(...faults(from));
       records.sort((a, b) => a.t - b.t);
-    });
+      // The answers to the fifth and sixth came after it: not what is looked at here.
+    }).filter((kind) => kind !== 'answered-late');
     const fault = (kind, instances) => (from) => [
       { t: from, kind: 'fault', phase: 'begin', number: 1, fault: kind, instances },
       { t: from + 30_000, kind: 'fault', phase: 'end', number: 1, fault: kind },
