@@ -57,4 +57,4 @@ ALTER TABLE rooms
     DROP COLUMN IF EXISTS last_activity_at,
     DROP COLUMN IF EXISTS direct_low,
     DROP COLUMN IF EXISTS direct_high;
-DROP TABLE IF EXISTS refresh_tokens, login_sessions, reactions, room_changes, _sqlx_migrations, starling_adoption_rooms;
+DROP TABLE IF EXISTS refresh_tokens, login_sessions, reactions, room_changes, server_instances, _sqlx_migrations, starling_adoption_rooms;

@@ -7,10 +7,9 @@ const MINUTE = 60_000;
 /** Makes the people and rooms of the pictures: `{alice, team, direct}`. */
 export async function scene(world) {
   const names = ['Alice Adams', 'Bob Brown', 'Carol Chen', 'Dave Diaz', 'Erin Evans', 'Frank Fischer'];
-  const users = await Promise.all(names.map((displayName) => {
-    const username = displayName.split(' ')[0].toLowerCase();
-    return world.person({ displayName, username });
-  }));
+  const users = [];
+  // One after the other: colours follow ids.
+  for (const displayName of names) users.push(await world.person({ displayName, username: displayName.split(' ')[0].toLowerCase() }));
   const [alice, bob, carol, dave, erin, frank] = users;
   const make = async (owner, name, others) => (await owner.api.post('/rooms', {
     roomType: name ? 'group' : 'direct', ...(name && { name }), memberIds: others.map(({ id }) => id),

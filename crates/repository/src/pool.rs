@@ -16,6 +16,10 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// PostgreSQL ends a statement after this time.
 const STATEMENT_TIMEOUT: &str = "10s";
+/// PostgreSQL ends a transaction in which nothing happens for so long. A process that was
+/// stopped, or a link that fell silent, in the middle of one holds the locks of its rooms,
+/// and whoever sends there waits.
+const IDLE_IN_TRANSACTION: &str = "3s";
 /// A connection unused for longer is asked whether it lives before it is used.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
@@ -58,7 +62,11 @@ impl Repository {
             .application_name("starling")
             // Statements over many rooms look dear to the planner and take milliseconds:
             // compiling them first would take longer.
-            .options([("statement_timeout", STATEMENT_TIMEOUT), ("jit", "off")]);
+            .options([
+                ("statement_timeout", STATEMENT_TIMEOUT),
+                ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
+                ("jit", "off"),
+            ]);
         let pool = PgPoolOptions::new()
             .max_connections(settings.max)
             .min_connections(settings.min.min(settings.max))
@@ -131,6 +139,9 @@ impl Repository {
         // Its own connection: the setting must not stay in the pool.
         let mut connection = self.pool.acquire().await?.detach();
         sqlx::query!("SET statement_timeout = 0").execute(&mut connection).await?;
+        sqlx::query!("SET idle_in_transaction_session_timeout = 0")
+            .execute(&mut connection)
+            .await?;
         // Not `run`: its future can't be proven `Send` for a borrowed connection.
         MIGRATIONS.run_direct(None, &mut connection, false).await?;
         connection.close().await?;

@@ -162,6 +162,7 @@ impl Repository {
         // If this process is killed, the server ends its statement, also a long one.
         sqlx::raw_sql(
             "SET statement_timeout = 0;
+             SET idle_in_transaction_session_timeout = 0;
              SET idle_in_transaction_session_timeout = '5min';
              SET client_connection_check_interval = '500ms';
              SET client_min_messages = warning;

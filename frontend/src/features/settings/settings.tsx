@@ -72,7 +72,7 @@ function Choice<T extends string>({ title, value, options, onChange }: {
             key={name}
             className={clsx(
               'min-h-10 flex-1 rounded-xl px-3 py-2 text-center has-focus-visible:outline-2 has-focus-visible:outline-accent',
-              name === value ? 'bg-raised font-medium shadow-sm' : 'text-soft',
+              name === value ? 'bg-raised font-medium shadow-sm dark:bg-tint' : 'text-soft',
             )}
           >
             <input type="radio" name={title} value={name} checked={name === value} onChange={() => onChange(name)} className="sr-only" />
