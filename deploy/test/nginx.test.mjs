@@ -9,10 +9,9 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { once } from 'node:events';
 import { after, before, describe, test } from 'node:test';
-import { freePort } from '../../crates/server/e2e/support/server.mjs';
 import { until } from '../../crates/server/e2e/support/wait.mjs';
 import { Nginx } from '../native/nginx.mjs';
-import { TOOLS, nginxProgram, run } from '../native/tools.mjs';
+import { TOOLS, freePort, nginxProgram, run } from '../native/tools.mjs';
 import { DEFAULTS, TEMPLATE, render } from '../nginx/render.mjs';
 
 /** A newer NGINX than Debian's: the binary itself, so that what is started is what is told to end. */
