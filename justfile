@@ -8,7 +8,7 @@ default:
 server *args:
     script/server {{ args }}
 
-# Every check and test, or some: lint, rust, e2e, frontend.
+# Every check and test, or some: lint, rust, e2e, frontend, deploy.
 test *parts:
     script/test {{ parts }}
 
@@ -31,3 +31,15 @@ types:
 # What a delivery costs beside the plain engine and a bare send() loop.
 bench *args:
     cargo bench --package socketioxide-wire --bench delivery -- {{ args }}
+
+# A cluster on this machine: PostgreSQL, Redis, N instances, NGINX.
+cluster *args:
+    script/cluster {{ args }}
+
+# People on a cluster whose parts are restarted and killed: short or long.
+cluster-smoke *args:
+    script/cluster-smoke {{ args }}
+
+# Refresh the Grafana dashboards after deploy/dashboards/build.mjs changed.
+dashboards:
+    node deploy/dashboards/build.mjs
