@@ -5,10 +5,9 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { freePort } from '../../crates/server/e2e/support/server.mjs';
 import { Instance } from '../native/cluster.mjs';
 import { Postgres } from '../native/postgres.mjs';
-import { STARLING, postgresProgram, run } from '../native/tools.mjs';
+import { STARLING, freePort, postgresProgram, run } from '../native/tools.mjs';
 
 const script = (name) => fileURLToPath(new URL(name, import.meta.url));
 

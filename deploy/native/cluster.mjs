@@ -4,12 +4,11 @@ import { randomBytes } from 'node:crypto';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { freePort } from '../../crates/server/e2e/support/server.mjs';
 import { until } from '../../crates/server/e2e/support/wait.mjs';
 import { Nginx } from './nginx.mjs';
 import { Postgres } from './postgres.mjs';
 import { Redis } from './redis.mjs';
-import { Process, ROOT, STARLING, run } from './tools.mjs';
+import { Process, ROOT, STARLING, freePort, run } from './tools.mjs';
 
 /** Everybody here has one address, so what counts by address is off. */
 const ONE_ADDRESS = { CONNECT_RATE_PER_IP: '0', AUTH_RATE_PER_IP: '0' };
@@ -58,12 +57,15 @@ export class Cluster {
     const folder = mkdtempSync(path.join(tmpdir(), 'starling-cluster-'));
     // PostgreSQL's user has to get in.
     chmodSync(folder, 0o755);
-    const cluster = new Cluster(folder, logs ?? path.join(folder, 'logs'));
+    process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
+    let cluster;
     try {
+      cluster = new Cluster(folder, logs ?? path.join(folder, 'logs'));
       await cluster.#start({ instances, port, tlsPort, env, nginx, settings, say });
       return cluster;
     } catch (error) {
-      await cluster.stop();
+      await cluster?.stop();
+      rmSync(folder, { recursive: true, force: true });
       throw error;
     }
   }

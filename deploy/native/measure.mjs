@@ -2,6 +2,7 @@
 // connection, and what a message leaves in PostgreSQL.
 //
 //   node deploy/native/measure.mjs [CONNECTIONS, 4000 without it] [MESSAGES, 10000]
+//   RECEIPT_ROWS_MAX_MEMBERS=1 node deploy/native/measure.mjs 600 2000      without rows for receipts
 
 import { readFileSync } from 'node:fs';
 import http from 'node:http';
@@ -48,7 +49,10 @@ function open(url, token) {
 
 const cluster = await Cluster.start({
   instances: 2,
-  env: { CONNECT_RATE_PER_INSTANCE: '0', MESSAGE_RATE_PER_USER: '0', PING_INTERVAL_MS: '600000', DB_MAX_CONNECTIONS: '20' },
+  env: {
+    CONNECT_RATE_PER_INSTANCE: '0', MESSAGE_RATE_PER_USER: '0', PING_INTERVAL_MS: '600000', DB_MAX_CONNECTIONS: '20',
+    RECEIPT_ROWS_MAX_MEMBERS: process.env.RECEIPT_ROWS_MAX_MEMBERS ?? '64',
+  },
 });
 try {
   const tokens = await cluster.seed({ users: connections, rooms: Math.ceil(connections / 10), members: 30 });

@@ -5,6 +5,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, openSync, closeSync, readdirSync } from 'node:fs';
 import { homedir, userInfo } from 'node:os';
+import net from 'node:net';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -18,6 +19,15 @@ export const STARLING = process.env.STARLING_BIN
   ?? path.join(process.env.CARGO_TARGET_DIR ?? path.join(ROOT, 'target'), 'debug/starling');
 
 export const AS_ROOT = userInfo().uid === 0;
+
+/** A port that was free a moment ago. */
+export async function freePort() {
+  const probe = net.createServer().listen(0, '127.0.0.1');
+  await once(probe, 'listening');
+  const { port } = probe.address();
+  probe.close();
+  return port;
+}
 
 /** The first of these that is there: names in PATH and in the usual folders, or whole paths. */
 export function program(name, ...places) {
@@ -37,7 +47,18 @@ export function postgresProgram(name) {
 }
 
 const running = new Set();
-process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')));
+process.on('exit', () => running.forEach(killAll));
+// A test runner ends a file that takes too long by SIGTERM; a program that minds signals itself does.
+process.once('SIGTERM', () => { if (process.listenerCount('SIGTERM') === 0) process.exit(143); });
+
+/** A process with what it has started: NGINX's workers would outlive it. */
+function killAll(child) {
+  try {
+    process.kill(-child.pid, 'SIGKILL');
+  } catch {
+    child.kill('SIGKILL');
+  }
+}
 
 /** A process whose output goes to a file, and which does not outlive this one. */
 export class Process {
@@ -84,7 +105,7 @@ export class Process {
   async stop(signal = this.stopSignal, ms = 40_000) {
     if (!this.#child) return undefined;
     this.signal(signal);
-    const timer = setTimeout(() => this.signal('SIGKILL'), ms);
+    const timer = setTimeout(() => { if (this.alive) killAll(this.#child); }, ms);
     const exit = await this.#ended;
     clearTimeout(timer);
     return exit;
@@ -94,7 +115,7 @@ export class Process {
 /** Runs a program to its end and answers its output; an exit code other than 0 is an error. */
 export async function run(command, args, { env = {}, cwd = '/', uid, gid, ms = 120_000, input } = {}) {
   const child = spawn(command, args.map(String), {
-    env: { PATH: process.env.PATH, HOME: process.env.HOME, ...env }, cwd, uid, gid, stdio: ['pipe', 'pipe', 'pipe'],
+    env: { PATH: process.env.PATH, HOME: process.env.HOME, ...env }, cwd, uid, gid, stdio: ['pipe', 'pipe', 'pipe'], detached: true,
   });
   running.add(child);
   let stdout = '';
@@ -103,7 +124,7 @@ export async function run(command, args, { env = {}, cwd = '/', uid, gid, ms = 1
   child.stderr.on('data', (chunk) => { stderr += chunk; });
   child.stdin.on('error', () => {});
   child.stdin.end(input);
-  const timer = setTimeout(() => child.kill('SIGKILL'), ms);
+  const timer = setTimeout(() => killAll(child), ms);
   const [code, signal] = await once(child, 'close');
   clearTimeout(timer);
   running.delete(child);

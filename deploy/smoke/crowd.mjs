@@ -16,7 +16,12 @@ export class Crowd {
   static async gather(history, url, tokens, options) {
     const users = readFileSync(tokens, 'utf8').trim().split('\n').map((line) => JSON.parse(line));
     const crowd = new Crowd(history, url, users, options);
-    await Promise.all(crowd.members.map((member) => member.whenReady()));
+    try {
+      await Promise.all(crowd.members.map((member) => member.whenReady()));
+    } catch (error) {
+      crowd.close();
+      throw error;
+    }
     return crowd;
   }
 

@@ -6,12 +6,11 @@ import { execFileSync } from 'node:child_process';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
-import { freePort } from '../../crates/server/e2e/support/server.mjs';
 import { until } from '../../crates/server/e2e/support/wait.mjs';
 import { drill, inspect } from '../backup/drill.mjs';
 import { Cluster } from '../native/cluster.mjs';
 import { Postgres } from '../native/postgres.mjs';
-import { AS_ROOT, ROOT, postgresProgram, run } from '../native/tools.mjs';
+import { AS_ROOT, ROOT, freePort, postgresProgram, run } from '../native/tools.mjs';
 import { Crowd } from '../smoke/crowd.mjs';
 import { History } from '../smoke/history.mjs';
 

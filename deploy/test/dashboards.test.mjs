@@ -114,6 +114,7 @@ describe('Grafana', () => {
 
 describe('metrics', () => {
   let cluster;
+  const sockets = [];
   const seen = new Map();
 
   /** Adds what the instances tell now: names, and the labels of each. */
@@ -132,6 +133,7 @@ describe('metrics', () => {
 
   const connect = async ({ token }, { url } = cluster) => {
     const socket = io(url, { auth: { token }, forceNew: true, transports: ['websocket'], reconnectionDelay: 100, reconnectionDelayMax: 500 });
+    sockets.push(socket);
     const state = { socket, ready: false };
     socket.on('session:ready', () => { state.ready = true; });
     await until(() => state.ready, { ms: 15_000, what: 'a connection' });
@@ -144,11 +146,12 @@ describe('metrics', () => {
     cluster = await Cluster.start({ instances: 2, env: { DB_MAX_CONNECTIONS: '10', CONNECT_RATE_PER_INSTANCE: '5', MESSAGE_RATE_PER_USER: '5' } });
     const users = readFileSync(await cluster.seed({ users: 4, rooms: 1, members: 4 }), 'utf8').trim().split('\n').map((line) => JSON.parse(line));
     const [room] = users[0].roomIds;
-    const [one, two] = [await connect(users[0], cluster.instances[0]), await connect(users[1], cluster.instances[1])];
+    const one = await connect(users[0], cluster.instances[0]);
+    await connect(users[1], cluster.instances[1]);
     await Promise.all(Array.from({ length: 8 }, (_, i) => send(one, room, `hello ${i}`)));
     // Limits on handshakes, undelivered messages, the cache of a room.
     await Promise.all(Array.from({ length: 30 }, () => fetch(`${cluster.url}/socket.io/?EIO=4&transport=polling`).then((answer) => answer.text())));
-    const three = await connect(users[2]);
+    await connect(users[2]);
     await until(async () => { await scrape(); return seen.has('starling_offline_batches_total'); }, { ms: 10_000, every: 100, what: 'an offline batch' });
     for (let i = 0; i < 4; i += 1) {
       await (await fetch(`${cluster.url}/api/rooms/${room}/messages`, { headers: { authorization: `Bearer ${users[0].token}` } })).text();
@@ -159,17 +162,20 @@ describe('metrics', () => {
     await Promise.all([send(one, room, 'Redis sleeps'), has('starling_redis_errors_total')]);
     cluster.redis.process.signal('SIGCONT');
     await cluster.redis.stop('SIGKILL');
-    await until(async () => (await send(one, room, 'without Redis'))?.ok, { ms: 20_000, every: 300, what: 'a send without Redis' });
+    const unpublished = async () => /^starling_cluster_unpublished_total [1-9]/m.test(await cluster.instances[0].metrics());
+    await until(async () => (await send(one, room, 'without Redis'))?.ok && unpublished(), { ms: 30_000, every: 300, what: 'a message that Redis did not take' });
     await cluster.redis.start();
     await has('starling_messages_mended_total');
     await cluster.postgres.stop();
     await Promise.all(users.map(({ token }) => fetch(`${cluster.url}/api/rooms`, { headers: { authorization: `Bearer ${token}` } }).then((answer) => answer.text()).catch(() => {})));
     await cluster.postgres.start();
     await scrape();
-    [one, two, three].forEach((socket) => socket.disconnect());
   }, { timeout: 120_000 });
 
-  after(() => cluster?.stop());
+  after(async () => {
+    sockets.forEach((socket) => socket.disconnect());
+    await cluster?.stop();
+  });
 
   /** Only what goes wrong very seldom, and can't be made to, is looked up in the source instead. */
   const RARE = new Set(['starling_redis_silences_total', 'starling_room_cache_dropped_total']);

@@ -7,10 +7,9 @@ import { once } from 'node:events';
 import { existsSync, writeFileSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { freePort } from '../../crates/server/e2e/support/server.mjs';
 import { until } from '../../crates/server/e2e/support/wait.mjs';
 import { Cluster } from '../native/cluster.mjs';
-import { Process, ROOT, TOOLS, run } from '../native/tools.mjs';
+import { Process, ROOT, TOOLS, freePort, run } from '../native/tools.mjs';
 
 const K6 = path.join(TOOLS, 'venv/bin/k6');
 /** The tests judge what is lost, not how fast a debug build on a busy machine is. */

@@ -7,11 +7,11 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSyn
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { io } from 'socket.io-client';
 import { parse, parseAllDocuments } from 'yaml';
-import { freePort } from '../../crates/server/e2e/support/server.mjs';
 import { SETTINGS } from '../native/postgres.mjs';
 import { Cluster } from '../native/cluster.mjs';
-import { Process, ROOT, TOOLS, program, run } from '../native/tools.mjs';
+import { Process, ROOT, TOOLS, freePort, program, run } from '../native/tools.mjs';
 import { DEFAULTS, TEMPLATE, render } from '../nginx/render.mjs';
 import { until } from '../../crates/server/e2e/support/wait.mjs';
 
@@ -169,25 +169,25 @@ describe('Compose', () => {
     const cli = (...args) => run(program('redis-cli'), ['-u', url.href, '--no-auth-warning', ...args]).then(({ stdout }) => stdout.trim());
     await until(async () => (await cli('ping')) === 'PONG', { ms: 10_000 });
     let cluster;
+    const sockets = [];
     try {
       cluster = await Cluster.start({ instances: 2, env: { REDIS_URL: url.href, DB_MAX_CONNECTIONS: '5' } });
       // Both are subscribed and answer each other: what the adapter and presence do passes.
       const users = readFileSync(await cluster.seed({ users: 2, rooms: 1, members: 2 }), 'utf8').trim().split('\n').map((line) => JSON.parse(line));
-      const { io } = await import('socket.io-client');
-      const sockets = users.map(({ token }, i) => io(cluster.instances[i].url, { auth: { token }, forceNew: true, transports: ['websocket'] }));
+      sockets.push(...users.map(({ token }, i) => io(cluster.instances[i].url, { auth: { token }, forceNew: true, transports: ['websocket'] })));
       const heard = once(sockets[1], 'message:new');
       await Promise.all(sockets.map((socket) => once(socket, 'session:ready')));
       await sockets[0].timeout(5_000).emitWithAck('message:send', { roomId: users[0].roomIds[0], content: 'hello' });
       assert.equal((await heard)[0].content, 'hello');
       const { presence } = await sockets[0].timeout(5_000).emitWithAck('presence:query', { userIds: [users[1].userId] });
       assert.equal(presence[0].status, 'online');
-      sockets.forEach((socket) => socket.disconnect());
       for (const instance of cluster.instances) {
         assert.ok(!/NOPERM/.test(readFileSync(cluster.log(instance.name), 'utf8')), 'Redis forbids something that Starling asks for');
         assert.ok(!/redis_errors_total [1-9]/.test(await instance.metrics()));
       }
       assert.match(await cli('flushall').catch(({ stdout }) => stdout), /NOPERM|no permissions/i);
     } finally {
+      sockets.forEach((socket) => socket.disconnect());
       await cluster?.stop();
       await redis.stop();
     }
