@@ -8,7 +8,15 @@ default:
 server *args:
     script/server {{ args }}
 
-# Every check and test, or some: lint, rust, e2e, frontend.
+# The web app, reloaded as you type; calls go to a server on port 3000.
+web:
+    npm --prefix frontend run dev
+
+# Make the picture of the README again.
+screenshot:
+    script/screenshot
+
+# Every check and test, or some: lint, rust, frontend, web, interop, e2e, cluster.
 test *parts:
     script/test {{ parts }}
 

@@ -77,6 +77,18 @@ stop_postgres() {
   postgres_dir=
 }
 
+# Builds the web app, unless what it is built from is what it was built from.
+web_build() {
+  local dir="$root/frontend" stamp sum
+  stamp="$dir/node_modules/.starling-build"
+  sum=$(cd "$dir" && find src public index.html vite.config.ts package-lock.json -type f ! -name '*.test.*' -print0 |
+    LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum)
+  if [ -f "$dir/dist/index.html" ] && [ "$sum" = "$(cat "$stamp" 2>/dev/null)" ]; then return 0; fi
+  say "building the web app"
+  (cd "$dir" && npm run --silent build -- --logLevel warn)
+  printf '%s' "$sum" >"$stamp"
+}
+
 # npm ci, unless what is installed is what the lock file says.
 npm_install() {
   local dir=$1 stamp
