@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import {
-  act, composer, list, mark, message, openRoom, roomLink, until, useBrowser, useServer, write,
+  act, artefact, composer, list, mark, message, openRoom, roomLink, until, useBrowser, useServer, write,
 } from './support.mjs';
 
 describe('a conversation', () => {
@@ -48,6 +48,7 @@ describe('a conversation', () => {
     await composer(page).waitFor();
     await write(page, 'no\u0000good');
     await mark(page, 'good', 'failed').waitFor();
+    await page.screenshot({ path: artefact('refused.png') });
     await page.getByRole('button', { name: 'Retry' }).click();
     await mark(page, 'good', 'failed').waitFor();
     await page.getByRole('button', { name: 'Discard' }).click();

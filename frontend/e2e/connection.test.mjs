@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import {
-  composer, list, logIn, mark, message, openRoom, phase, roomLink, startGate, until, useBrowser, useServer, write,
+  artefact, composer, list, logIn, mark, message, openRoom, phase, roomLink, startGate, until, useBrowser, useServer, write,
 } from './support.mjs';
 
 describe('a connection that gets lost', () => {
@@ -37,6 +37,7 @@ describe('a connection that gets lost', () => {
     const texts = ['while away 1', 'while away 2', 'while away 3'];
     for (const text of texts) await write(one, text);
     for (const text of texts) await mark(one, text, 'sending').waitFor();
+    await one.screenshot({ path: artefact('unsent.png') });
     await two.getByText('Connection lost. Reconnecting…').waitFor();
     await write(two, 'from the other side');
     await mark(two, 'from the other side', 'sending').waitFor();

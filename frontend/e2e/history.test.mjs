@@ -64,8 +64,8 @@ describe('a long history', () => {
 
     await until(async () => {
       await list(page).evaluate((box) => { box.scrollTop = 0; });
-      return await page.getByText('This is the beginning of Bob.').count() === 1;
-    }, { ms: 120_000, every: 10, what: 'the beginning' });
+      return await page.getByText('The beginning of your conversation with Bob.').count() === 1;
+    }, { ms: 200_000, every: 10, what: 'the beginning' });
     await message(page, 'Message 1.').first().waitFor();
     const rows = await list(page).locator('[data-index]').count();
     assert.ok(rows < 80, `${rows} rows are on the page`);

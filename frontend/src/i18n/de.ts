@@ -81,6 +81,7 @@ export const de: Texts = {
   messageDeleted: 'Nachricht gelöscht',
   noMessages: 'Noch keine Nachrichten',
   sayHello: 'Sagen Sie {{name}} Hallo.',
+  startWith: 'Hier beginnt Ihre Unterhaltung mit {{name}}.',
   startOf: 'Hier beginnt „{{name}}“.',
   online: 'online',
   away: 'abwesend',

@@ -83,6 +83,7 @@ export const en = {
   messageDeleted: 'Message deleted',
   noMessages: 'No messages yet',
   sayHello: 'Say hello to {{name}}.',
+  startWith: 'The beginning of your conversation with {{name}}.',
   startOf: 'This is the beginning of {{name}}.',
   // Presence
   online: 'online',

@@ -28,6 +28,8 @@ export interface Source {
 }
 
 export const PAGE = 50;
+/** Whoever scrolls wants more of it, and fewer waits. */
+const MORE = 100;
 /** Beyond this the far end of the window is let go: memory stays bounded however long one scrolls. */
 export const WINDOW = 600;
 /** Whoever missed more than this gets the newest page in place of all. */
@@ -120,7 +122,7 @@ export class Conversation extends Store<ConversationState> {
     if (!hasOlder || loadingOlder || status !== 'ready' || first === null) return;
     const epoch = this.#epoch;
     this.#patch({ loadingOlder: true });
-    const page = await this.#source.history({ before: first, limit: PAGE }).catch(() => null);
+    const page = await this.#source.history({ before: first, limit: MORE }).catch(() => null);
     if (epoch !== this.#epoch) return;
     if (!page) return this.#patch({ loadingOlder: false });
     const all = [...page.messages.filter((one) => one.seq < first), ...this.get().messages];
@@ -135,7 +137,7 @@ export class Conversation extends Store<ConversationState> {
     if (!hasNewer || loadingNewer || status !== 'ready' || last === null) return;
     const epoch = this.#epoch;
     this.#patch({ loadingNewer: true });
-    const page = await this.#source.history({ after: last, limit: PAGE }).catch(() => null);
+    const page = await this.#source.history({ after: last, limit: MORE }).catch(() => null);
     if (epoch !== this.#epoch) return;
     if (!page) return this.#patch({ loadingNewer: false });
     const all = [...this.get().messages, ...page.messages.filter((one) => one.seq > last)];

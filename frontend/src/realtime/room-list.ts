@@ -47,6 +47,16 @@ export function withRead(rooms: readonly Room[], roomId: number, lastReadSeq: nu
   });
 }
 
+/** An answer of the server may be older than what events have told meanwhile. */
+export function withFresh(held: readonly Room[] | undefined, fresh: readonly Room[]): Room[] {
+  const known = new Map(held?.map((room) => [room.id, room]));
+  return sorted(fresh.map((room) => {
+    const ahead = known.get(room.id);
+    if (!ahead || ahead.lastSeq <= room.lastSeq) return room;
+    return { ...room, lastSeq: ahead.lastSeq, lastMessage: ahead.lastMessage, unreadCount: ahead.unreadCount };
+  }));
+}
+
 /** Name and members; what else a broadcast says of a room may be somebody else's view of it. */
 export function withRoom(rooms: readonly Room[], { id, name }: Room): Room[] {
   return change(rooms, id, (room) => (room.name === name ? room : { ...room, name }));

@@ -60,6 +60,14 @@ describe('the list of rooms', () => {
     expect(list.withRead([room(2, { lastSeq: 9, unreadCount: 5 })], 2, 7)[0]?.unreadCount).toBe(2);
   });
 
+  test('is not set back by an answer that events have overtaken', () => {
+    const ahead = list.withMessage(rooms, message(5, { roomId: 2 }), 1, 3);
+    const merged = list.withFresh(ahead, [room(2, { lastSeq: 4, unreadCount: 1, name: 'Renamed' }), room(3)]);
+    expect(merged.map(({ id }) => id)).toEqual([2, 3]);
+    expect(merged[0]).toMatchObject({ name: 'Renamed', lastSeq: 5, unreadCount: 2 });
+    expect(list.withFresh(undefined, rooms)).toHaveLength(2);
+  });
+
   test('takes only what a broadcast knows of everybody', () => {
     const [renamed] = list.withRoom([room(2, { unreadCount: 3 })], room(2, { name: 'New', unreadCount: 0 }));
     expect(renamed).toMatchObject({ name: 'New', unreadCount: 3 });

@@ -269,7 +269,7 @@ function Beginning({ face }: { face: Face }) {
   return (
     <div className="grid justify-items-center gap-3 px-6 pt-10 pb-4 text-center">
       <Avatar id={face.id} name={face.title} url={face.url} group={room.roomType === 'group'} size="lg" />
-      <p className="text-soft">{room.roomType === 'direct' && empty ? t('sayHello', { name: face.title }) : t('startOf', { name: face.title })}</p>
+      <p className="text-soft">{room.roomType === 'group' ? t('startOf', { name: face.title }) : empty ? t('sayHello', { name: face.title }) : t('startWith', { name: face.title })}</p>
       {empty && <SecondWindow />}
     </div>
   );

@@ -1,11 +1,9 @@
-import { useQuery } from '@tanstack/react-query';
 import type { TFunction } from 'i18next';
 import { useEffect } from 'react';
-import { api } from '@/lib/api';
+import { useRooms } from '@/features/rooms/use-room';
 import { notify } from '@/lib/settings';
 import { useStore } from '@/lib/use-store';
 import type { Message, Room } from '@/protocol';
-import { ROOMS } from '@/realtime/realtime';
 import { useHere } from './context';
 
 const EXCERPT = 140;
@@ -34,7 +32,7 @@ export function announceIncoming({ message, room, sender, muted, t, open }: {
 export function useTitleBadge(): void {
   const { muted } = useHere();
   const silent = useStore(muted);
-  const { data: rooms = [] } = useQuery({ queryKey: ROOMS, queryFn: api.rooms });
+  const { data: rooms = [] } = useRooms();
   const unread = rooms.filter(({ id }) => !silent.has(id)).reduce((sum, { unreadCount }) => sum + unreadCount, 0);
   useEffect(() => {
     document.title = unread > 0 ? `(${unread > 99 ? '99+' : unread}) Starling` : 'Starling';

@@ -1,4 +1,4 @@
-import { useQuery } from '@tanstack/react-query';
+import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useEffect } from 'react';
 import { useRealtime } from '@/features/home/context';
 import { api } from '@/lib/api';
@@ -6,10 +6,18 @@ import { local } from '@/lib/storage';
 import { useStore } from '@/lib/use-store';
 import type { Member, Presence, Room } from '@/protocol';
 import { ROOMS, roomKey } from '@/realtime/realtime';
+import { withFresh } from '@/realtime/room-list';
 import { peerOf, roomTitle } from './titles';
 
 export function useRooms() {
-  return useQuery({ queryKey: ROOMS, queryFn: api.rooms });
+  const queries = useQueryClient();
+  return useQuery({
+    queryKey: ROOMS,
+    queryFn: async () => {
+      const fresh = await api.rooms();
+      return withFresh(queries.getQueryData<Room[]>(ROOMS), fresh);
+    },
+  });
 }
 
 /** A room with its members. */
