@@ -131,6 +131,9 @@ describe('a second SIGTERM', () => {
     const { room, clients: [client] } = await world.conversation(1);
     world.server.proxy.silence();
     client.socket.emit('message:send', { roomId: room.id, content: 'on its way into a database that hangs' });
+    await until(async () => /^starling_batch_messages_count [1-9]/m.test(await (await fetch(`${world.url}/metrics`)).text()), {
+      what: 'the send to be on its way',
+    });
     const ended = world.server.kill('SIGTERM', 60_000);
     await client.waitFor('server:draining');
     let over = false;
