@@ -113,12 +113,15 @@ const spread = (values) => {
 /** Runs it; answers the figures. Throws when a client lacks something, has it twice, or was told an error. */
 export async function runHerd({ clients = 5000, instances = 3, say = () => {}, env = {} } = {}) {
   const users = Math.ceil((clients * ROOM) / (ROOM - 1));
-  const maximum = 30;
+  const maximum = 50;
   const server = await startServer({
     instances,
     nodePeers: 0,
     withRedis: true,
-    env: { DB_MAX_CONNECTIONS: String(maximum), ...env },
+    // What a server has when nobody sets anything.
+    env: {
+      DB_MAX_CONNECTIONS: String(maximum), CONNECT_RATE_PER_INSTANCE: '100', CONNECT_RATE_PER_IP: '20', MESSAGE_RATE_PER_USER: '10', ...env,
+    },
   });
   const members = [];
   /** The ids of what was said in each room. */
