@@ -5,7 +5,6 @@
 //! with that reader.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use starling_protocol::event::{MessageStatus, ReceiptStatus, RoomRead, ServerEvent};
 use starling_protocol::{Failure, Timestamp};
@@ -14,7 +13,7 @@ use starling_repository::{
 };
 
 use crate::ports::{ConnectionId, Except, Fanout, Target};
-use crate::queue::{Answer, Jobs, Queue, Waiting};
+use crate::queue::{Answer, Jobs, PATIENCE, Queue, Waiting};
 use crate::storage;
 
 /// Marks that may wait: more than the sockets of an instance, each of which has one
@@ -29,10 +28,6 @@ const BATCH: usize = 512;
 /// of which there may be thousands a mark: keeps a statement's arguments below a
 /// megabyte. The last mark of a batch may go beyond.
 const BATCH_IDS: usize = 32_768;
-
-/// A batch that takes longer is given up: PostgreSQL itself ends a statement after
-/// 10 s, so this is a connection that fell silent.
-const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Hands marks to the writing task.
 #[derive(Clone)]

@@ -1,9 +1,14 @@
 //! A bounded queue in front of a task that takes many jobs at a time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use starling_protocol::Failure;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+/// A batch that takes longer is given up: PostgreSQL itself ends a statement after
+/// 10 s, so this is a connection that fell silent.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Where the task takes its jobs from; each is to be answered.
 pub(crate) type Jobs<J, R> = mpsc::UnboundedReceiver<(J, Answer<R>)>;

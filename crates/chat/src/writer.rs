@@ -4,7 +4,6 @@
 //! a room's messages are published in the order of their `seq`.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use starling_protocol::event::ServerEvent;
 use starling_protocol::{Failure, Message};
@@ -12,17 +11,13 @@ use starling_repository::{Append, NewMessage, Repository};
 
 use crate::messages::for_room;
 use crate::ports::{Except, Fanout, RoomCache, Target};
-use crate::queue::{Answer, Jobs, Queue, Waiting};
+use crate::queue::{Answer, Jobs, PATIENCE, Queue, Waiting};
 use crate::{no_room, storage};
 
 /// Messages that may wait for the writer: some seconds of a full load.
 const WAITING: u32 = 4096;
 /// Messages a transaction: keeps locks short, and costs a commit's share of 1/256.
 const BATCH: usize = 256;
-
-/// A batch that takes longer is given up: PostgreSQL itself ends a statement after
-/// 10 s, so this is a connection that fell silent.
-const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Hands messages to the writing task.
 #[derive(Clone)]

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
-use starling_protocol::event::ReadyRoom;
 use starling_protocol::{Member, Message, MessageId, Room, RoomId, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -293,33 +292,6 @@ impl Repository {
                 Ok((user, row.into_room(last, Some(members.clone()))?))
             })
             .collect()
-    }
-
-    /// Where each of the user's rooms stands, by id.
-    ///
-    /// # Errors
-    /// The database failed.
-    #[tracing::instrument(name = "db.rooms.memberships", skip(self))]
-    pub async fn memberships(&self, user: UserId) -> Result<Vec<ReadyRoom>> {
-        let rows = sqlx::query!(
-            "SELECT rm.room_id, r.last_seq, rm.last_read_seq
-             FROM room_members rm
-             JOIN rooms r ON r.id = rm.room_id
-             WHERE rm.user_id = $1
-               AND rm.left_at IS NULL
-             ORDER BY rm.room_id",
-            user.0,
-        )
-        .fetch_all(self.pool()?)
-        .await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| ReadyRoom {
-                room_id: RoomId(row.room_id),
-                last_seq: row.last_seq,
-                last_read_seq: row.last_read_seq,
-            })
-            .collect())
     }
 
     /// The user's rooms, by id.

@@ -2,7 +2,7 @@
 mod common;
 use common::*;
 use sqlx::PgPool;
-use starling_protocol::{Role, RoomId, RoomType, UserId};
+use starling_protocol::{Role, RoomId, RoomType, SessionId, UserId};
 
 #[sqlx::test(migrations = "../../db/migrations")]
 async fn a_group_has_its_creator_as_owner_and_each_member_once(pool: PgPool) {
@@ -105,7 +105,10 @@ async fn a_new_member_sees_all_and_has_nothing_unread(pool: PgPool) {
     let receipts: Vec<_> =
         views.iter().map(|(_, v)| v.last_message.as_ref().unwrap().receipts.is_some()).collect();
     assert_eq!(receipts, [true, false, false]);
-    let cat = r.memberships(c).await.unwrap()[0];
+    let nobodys = SessionId(uuid::Uuid::nil());
+    let arrival = r.arrival(c, nobodys, 10).await.unwrap();
+    assert!(!arrival.alive && arrival.undelivered.is_empty());
+    let cat = arrival.rooms[0];
     assert_eq!((cat.last_seq, cat.last_read_seq), (3, 3));
     assert_eq!(r.count_undelivered(c).await.unwrap(), 0);
 }
