@@ -2,8 +2,19 @@
 
 import { sleep } from './deps.mjs';
 
+/** One view of everything: what changes while it is read is in all of it or in nothing. */
 export async function finalState({ cluster, people }) {
-  const rows = async (query) => (await cluster.pool.query(query)).rows;
+  const client = await cluster.pool.connect();
+  try {
+    await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
+    return await readAll(client, people);
+  } finally {
+    client.release(true);
+  }
+}
+
+async function readAll(client, people) {
+  const rows = async (query) => (await client.query(query)).rows;
   const messages = await rows('SELECT id, room_id AS room, seq::int AS seq, sender_id AS sender, client_id AS "clientId", content AS text FROM messages');
   const receipts = await rows(`SELECT message_id AS id, user_id AS "user", delivered_at IS NOT NULL AS delivered,
     read_at IS NOT NULL AS read FROM message_receipts`);
@@ -12,13 +23,13 @@ export async function finalState({ cluster, people }) {
     rooms: people.rooms.map(({ id, members }) => ({ id, members, lastSeq: lastSeqs.get(id) })),
     messages,
     receipts,
-    watermarks: await watermarks(cluster),
+    watermarks: await watermarks(client),
     devices: people.devices.map(({ name, user, conn, rooms, outbox }) => ({ name, user: user.id, conn: conn ?? null, rooms, waiting: outbox.waiting })),
   };
 }
 
-async function watermarks({ pool }) {
-  const { rows } = await pool.query(`SELECT room_id AS room, user_id AS "user", last_delivered_seq::int AS delivered,
+async function watermarks(client) {
+  const { rows } = await client.query(`SELECT room_id AS room, user_id AS "user", last_delivered_seq::int AS delivered,
     last_read_seq::int AS read FROM room_members`);
   return rows;
 }
@@ -27,7 +38,7 @@ async function watermarks({ pool }) {
 export async function watchWatermarks({ cluster, history }, signal) {
   while (!signal.aborted) {
     try {
-      history.write('watermarks', { marks: await watermarks(cluster) });
+      history.write('watermarks', { marks: await watermarks(cluster.pool) });
     } catch { /* PostgreSQL is among what is restarted */ }
     await sleep(1_000);
   }

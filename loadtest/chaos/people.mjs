@@ -111,6 +111,11 @@ class People {
     return this.devices.filter(({ instance: id, online }) => online && id?.startsWith(`${instance.name}-`));
   }
 
+  /** No more receipts. */
+  async rest() {
+    await Promise.all(this.devices.map(({ receipts }) => receipts.rest()));
+  }
+
   close() {
     this.hush();
     this.devices.forEach((device) => device.close());

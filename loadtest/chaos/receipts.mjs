@@ -12,6 +12,7 @@ export class Receipts {
   #undelivered = new Map();
   #pushed = new Map();
   #timers = [];
+  #running = [];
   #closed = false;
 
   constructor(member) {
@@ -29,7 +30,7 @@ export class Receipts {
     const next = () => {
       if (this.#closed) return;
       // The next one when this one is answered: a slow server is not asked ever more.
-      this.#timers[slot] = setTimeout(() => { run().finally(next); }, this.#member.random.between(...range));
+      this.#timers[slot] = setTimeout(() => { this.#running[slot] = run().finally(next); }, this.#member.random.between(...range));
     };
     this.#timers.push(undefined);
     next();
@@ -88,6 +89,12 @@ export class Receipts {
     const { t: askedAt } = this.#write('say', { what: 'read', room, seq });
     const answer = await this.#member.ask('message:read', { roomId: room, messageId: pushed.seqs.get(seq) });
     if (answer?.ok) this.#write('said', { conn, what: 'read', room, seq: answer.lastReadSeq, asked: seq, askedAt });
+  }
+
+  /** Says nothing more; returns when all that was said is answered, or will not be. */
+  async rest() {
+    this.close();
+    await Promise.allSettled(this.#running);
   }
 
   close() {

@@ -111,8 +111,9 @@ async function settle({ cluster, people, history }) {
     const last = history.records.findLast(({ kind }) => kind === 'offline')?.t ?? 0;
     return now() - last > QUIET && await isComplete({ cluster, people });
   }, { ms: SETTLING, every: 250, what: 'everybody to have everything' }).catch(() => {});
-  // Receipts that are on their way.
+  // Receipts that are on their way, and then no more: what is said must be there to be seen.
   await sleep(2_000);
+  await people.rest();
 }
 
 function measured(cluster, people) {

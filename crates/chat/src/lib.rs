@@ -147,7 +147,10 @@ pub fn no_room() -> Failure {
 
 /// Turns a failure of the database into the public answer, and logs the cause.
 pub(crate) fn storage(error: starling_repository::Error) -> Failure {
-    tracing::error!(error = &error as &dyn std::error::Error, "database failed");
+    // That it is away was logged when it went.
+    if !matches!(error, starling_repository::Error::Away) {
+        tracing::error!(error = &error as &dyn std::error::Error, "database failed");
+    }
     metrics::counter!("starling_database_errors_total").increment(1);
     Failure::unavailable()
 }

@@ -4,10 +4,13 @@
 //! a room's messages are published in the order of their `seq`.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
+use metrics::Histogram;
 use starling_protocol::event::ServerEvent;
 use starling_protocol::{Failure, Message};
 use starling_repository::{Append, NewMessage, Repository};
+use tracing::{Span, debug_span};
 
 use crate::messages::for_room;
 use crate::ports::{Except, Fanout, RoomCache, Target};
@@ -34,7 +37,14 @@ impl Writer {
     ) -> Self {
         let (queue, jobs) = Queue::new(WAITING);
         let cache = Arc::new(OnceLock::new());
-        let task = Task { repository, fanout, receipt_rows_max_members, cache: cache.clone() };
+        let task = Task {
+            repository,
+            fanout,
+            receipt_rows_max_members,
+            cache: cache.clone(),
+            send_commit: metrics::histogram!("starling_send_commit_seconds"),
+            commit_delivery: metrics::histogram!("starling_commit_delivery_seconds"),
+        };
         tokio::spawn(task.run(jobs));
         Self { queue, cache }
     }
@@ -74,6 +84,13 @@ struct Task {
     fanout: Arc<dyn Fanout>,
     receipt_rows_max_members: i64,
     cache: Arc<OnceLock<Arc<dyn RoomCache>>>,
+    send_commit: Histogram,
+    commit_delivery: Histogram,
+}
+
+/// A span below that of a job's sender, if anybody looks at that.
+fn below(sender: &Span, span: impl FnOnce() -> Span) -> Span {
+    if sender.is_none() { Span::none() } else { span() }
 }
 
 impl Task {
@@ -81,8 +98,17 @@ impl Task {
         let mut jobs = Vec::with_capacity(BATCH);
         while queue.recv_many(&mut jobs, BATCH).await > 0 {
             metrics::histogram!("starling_batch_messages").record(jobs.len() as f64);
-            let (messages, answers): (Vec<_>, Vec<_>) = jobs.drain(..).unzip();
-            match self.append(&messages).await {
+            let (messages, answers): (Vec<_>, Vec<Answer<_>>) = jobs.drain(..).unzip();
+            let commits: Vec<_> = answers
+                .iter()
+                .map(|answer| {
+                    let by = &answer.asked.by;
+                    below(by, || debug_span!(parent: by, "commit", batch = messages.len()))
+                })
+                .collect();
+            let appended = self.append(&messages).await;
+            drop(commits);
+            match appended {
                 None => {
                     tracing::error!("a batch took too long; whether it was stored is unknown");
                     for answer in answers {
@@ -90,11 +116,12 @@ impl Task {
                     }
                 }
                 Some(Ok(appended)) => {
+                    let committed = Instant::now();
                     let stored = self.cached(&appended);
                     let mut outcomes = appended.into_iter().zip(answers);
                     self.fanout.together(&mut || {
                         for (outcome, answer) in outcomes.by_ref() {
-                            self.answer(outcome, answer);
+                            self.answer(outcome, answer, committed);
                         }
                     });
                     if let (Some(cache), false) = (self.cache.get(), stored.is_empty()) {
@@ -113,9 +140,10 @@ impl Task {
                         match self.append(&[message]).await {
                             None => answer.send(Err(Failure::unavailable())),
                             Some(Ok(mut one)) => {
+                                let committed = Instant::now();
                                 let stored = self.cached(&one);
                                 match one.pop() {
-                                    Some(outcome) => self.answer(outcome, answer),
+                                    Some(outcome) => self.answer(outcome, answer, committed),
                                     None => drop(answer),
                                 }
                                 if let (Some(cache), false) = (self.cache.get(), stored.is_empty())
@@ -152,12 +180,18 @@ impl Task {
         tokio::time::timeout(PATIENCE, append).await.ok()
     }
 
-    fn answer(&self, outcome: Append, answer: Answer<Message>) {
+    fn answer(&self, outcome: Append, answer: Answer<Message>, committed: Instant) {
         let result = match outcome {
             Append::Stored(message) => {
                 metrics::counter!("starling_messages_stored_total").increment(1);
-                let event = ServerEvent::MessageNew(for_room(message.clone()));
-                self.fanout.publish(Target::Room(message.room_id), Except::Nobody, event);
+                self.send_commit.record(committed.duration_since(answer.asked.at));
+                let by = &answer.asked.by;
+                let publish = below(by, || debug_span!(parent: by, "publish", seq = message.seq));
+                publish.in_scope(|| {
+                    let event = ServerEvent::MessageNew(for_room(message.clone()));
+                    self.fanout.publish(Target::Room(message.room_id), Except::Nobody, event);
+                });
+                self.commit_delivery.record(committed.elapsed());
                 Ok(message)
             }
             Append::Repeated(message) => Ok(message),

@@ -256,9 +256,12 @@ impl Redis {
         within: Duration,
         command: impl Future<Output = FredResult<Value>>,
     ) -> FredResult<Value> {
-        tokio::time::timeout(within, command)
+        let began = Instant::now();
+        let answer = tokio::time::timeout(within, command)
             .await
-            .unwrap_or_else(|_| Err(fred::error::Error::new(ErrorKind::Timeout, "no answer")))
+            .unwrap_or_else(|_| Err(fred::error::Error::new(ErrorKind::Timeout, "no answer")));
+        metrics::histogram!("starling_redis_seconds").record(began.elapsed());
+        answer
     }
 
     fn options(&self, within: Duration) -> WithOptions<Client> {

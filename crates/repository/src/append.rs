@@ -13,13 +13,13 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
-use sqlx::{Postgres, Transaction};
 use starling_protocol::{
     ClientId, Message, MessageId, MessageType, Receipts, RoomId, Timestamp, UserId,
 };
 use uuid::Uuid;
 
 use crate::messages::load;
+use crate::pool::Work;
 use crate::row::message_type_text;
 use crate::{Repository, Result};
 
@@ -127,7 +127,7 @@ impl Repository {
         batch: &[NewMessage],
         receipt_rows_max_members: i64,
     ) -> Result<Option<Vec<Append>>> {
-        let mut tx = self.pool()?.begin().await?;
+        let mut tx = self.begin().await?;
         let mut heads = lock_rooms(&mut tx, batch).await?;
         let members = members_among(&mut tx, batch, &mut heads).await?;
         let earlier = earlier_client_ids(&mut tx, batch).await?;
@@ -176,10 +176,7 @@ impl Repository {
     }
 }
 
-async fn lock_rooms(
-    tx: &mut Transaction<'static, Postgres>,
-    batch: &[NewMessage],
-) -> Result<HashMap<RoomId, Head>> {
+async fn lock_rooms(tx: &mut Work, batch: &[NewMessage]) -> Result<HashMap<RoomId, Head>> {
     let rooms: BTreeSet<i32> = batch.iter().map(|new| new.room_id.0).collect();
     let rooms: Vec<i32> = rooms.into_iter().collect();
     let rows = sqlx::query!(
@@ -204,7 +201,7 @@ async fn lock_rooms(
 
 /// Which senders are members of their rooms; also counts each room's members.
 async fn members_among(
-    tx: &mut Transaction<'static, Postgres>,
+    tx: &mut Work,
     batch: &[NewMessage],
     heads: &mut HashMap<RoomId, Head>,
 ) -> Result<HashSet<(RoomId, UserId)>> {
@@ -237,7 +234,7 @@ async fn members_among(
 }
 
 async fn earlier_client_ids(
-    tx: &mut Transaction<'static, Postgres>,
+    tx: &mut Work,
     batch: &[NewMessage],
 ) -> Result<HashMap<(UserId, ClientId), Uuid>> {
     let (senders, clients): (Vec<i32>, Vec<Uuid>) = batch
@@ -262,10 +259,7 @@ async fn earlier_client_ids(
         .collect())
 }
 
-async fn reply_rooms(
-    tx: &mut Transaction<'static, Postgres>,
-    batch: &[NewMessage],
-) -> Result<HashMap<MessageId, RoomId>> {
+async fn reply_rooms(tx: &mut Work, batch: &[NewMessage]) -> Result<HashMap<MessageId, RoomId>> {
     let ids: Vec<Uuid> = batch.iter().filter_map(|new| new.reply_to).map(|id| id.0).collect();
     if ids.is_empty() {
         return Ok(HashMap::new());
@@ -278,7 +272,7 @@ async fn reply_rooms(
 
 /// Reads what repeats refer to, and compares.
 async fn answer(
-    tx: &mut Transaction<'static, Postgres>,
+    tx: &mut Work,
     batch: &[NewMessage],
     verdicts: Vec<Verdict>,
 ) -> Result<Vec<Append>> {
@@ -358,11 +352,7 @@ impl Columns {
 
     /// Inserts messages and receipts and moves the rooms on. False when a
     /// clientId was stored by another transaction meanwhile.
-    async fn insert(
-        &self,
-        tx: &mut Transaction<'static, Postgres>,
-        heads: &HashMap<RoomId, Head>,
-    ) -> Result<bool> {
+    async fn insert(&self, tx: &mut Work, heads: &HashMap<RoomId, Head>) -> Result<bool> {
         let touched: BTreeSet<i32> = self.rooms.iter().copied().collect();
         let (mut rooms, mut seqs, mut times) = (Vec::new(), Vec::new(), Vec::new());
         for room in touched {

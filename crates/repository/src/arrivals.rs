@@ -83,7 +83,7 @@ impl Repository {
             session.0,
             limit,
         )
-        .fetch_one(self.pool()?)
+        .fetch_one(&mut *self.connection().await?)
         .await?;
         let rooms = row
             .rooms

@@ -1,10 +1,10 @@
 //! Changing stored messages: edit, delete, reactions. Each locks the message's
 //! row, so changes of one message come one after the other.
 
-use sqlx::{Postgres, Transaction};
 use starling_protocol::{Message, MessageId, Role, Timestamp, UserId};
 
 use crate::messages::load;
+use crate::pool::Work;
 use crate::row::role;
 use crate::{Repository, Result};
 
@@ -32,11 +32,7 @@ struct Held {
     role: Role,
 }
 
-async fn hold(
-    tx: &mut Transaction<'static, Postgres>,
-    user: UserId,
-    id: MessageId,
-) -> Result<Option<Held>> {
+async fn hold(tx: &mut Work, user: UserId, id: MessageId) -> Result<Option<Held>> {
     let found = sqlx::query!(
         "SELECT m.sender_id, m.deleted_at, rm.role
          FROM messages m
@@ -60,12 +56,7 @@ async fn hold(
 }
 
 /// Commits, if something was changed, and answers with the message as it is.
-async fn finish(
-    mut tx: Transaction<'static, Postgres>,
-    user: UserId,
-    id: MessageId,
-    changed: bool,
-) -> Result<Change> {
+async fn finish(mut tx: Work, user: UserId, id: MessageId, changed: bool) -> Result<Change> {
     let Some(message) = load(&mut tx, user, &[id.0]).await?.pop() else {
         return Ok(Change::NotFound);
     };
@@ -90,7 +81,7 @@ impl Repository {
         content: &str,
         now: Timestamp,
     ) -> Result<Change> {
-        let mut tx = self.pool()?.begin().await?;
+        let mut tx = self.begin().await?;
         let Some(held) = hold(&mut tx, user, id).await? else { return Ok(Change::NotFound) };
         if held.sender != user {
             return Ok(Change::Forbidden);
@@ -119,7 +110,7 @@ impl Repository {
     /// The database failed; nothing is changed.
     #[tracing::instrument(name = "db.messages.delete", skip(self, now))]
     pub async fn delete(&self, user: UserId, id: MessageId, now: Timestamp) -> Result<Change> {
-        let mut tx = self.pool()?.begin().await?;
+        let mut tx = self.begin().await?;
         let Some(held) = hold(&mut tx, user, id).await? else { return Ok(Change::NotFound) };
         if held.sender != user && held.role < Role::Admin {
             return Ok(Change::Forbidden);
@@ -154,7 +145,7 @@ impl Repository {
         emoji: &str,
         now: Timestamp,
     ) -> Result<Change> {
-        let mut tx = self.pool()?.begin().await?;
+        let mut tx = self.begin().await?;
         let Some(held) = hold(&mut tx, user, id).await? else { return Ok(Change::NotFound) };
         if held.deleted {
             return Ok(Change::Deleted);
@@ -184,7 +175,7 @@ impl Repository {
         id: MessageId,
         emoji: &str,
     ) -> Result<Change> {
-        let mut tx = self.pool()?.begin().await?;
+        let mut tx = self.begin().await?;
         if hold(&mut tx, user, id).await?.is_none() {
             return Ok(Change::NotFound);
         }

@@ -52,7 +52,7 @@ impl Repository {
             now.utc(),
             expires_at.utc(),
         )
-        .execute(self.pool()?)
+        .execute(&mut *self.connection().await?)
         .await?;
         Ok(())
     }
@@ -70,7 +70,7 @@ impl Repository {
         now: Timestamp,
         expires_at: Timestamp,
     ) -> Result<Rotation> {
-        let mut tx = self.pool()?.begin().await?;
+        let mut tx = self.begin().await?;
         let found = sqlx::query!(
             "SELECT t.spent_at, s.id, s.user_id, s.ended_at, s.expires_at
              FROM refresh_tokens t
@@ -135,7 +135,7 @@ impl Repository {
             "SELECT id FROM login_sessions WHERE id = $1 AND ended_at IS NULL",
             session.0,
         )
-        .fetch_optional(self.pool()?)
+        .fetch_optional(&mut *self.connection().await?)
         .await?;
         Ok(found.is_some())
     }
@@ -155,7 +155,7 @@ impl Repository {
             session.0,
             now.utc(),
         )
-        .fetch_optional(self.pool()?)
+        .fetch_optional(&mut *self.connection().await?)
         .await?;
         Ok(ended.map(|row| UserId(row.user_id)))
     }

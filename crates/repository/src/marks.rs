@@ -11,10 +11,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use sqlx::{Postgres, Transaction};
 use starling_protocol::{MessageId, RoomId, Timestamp, UserId};
 use uuid::Uuid;
 
+use crate::pool::Work;
 use crate::{Repository, Result};
 
 /// Messages without rows that are named for each sender: the newest. Older ones
@@ -318,7 +318,7 @@ impl Repository {
         now: Timestamp,
         receipt_rows_max_members: i64,
     ) -> Result<Outcome> {
-        let mut tx = self.pool()?.begin().await?;
+        let mut tx = self.begin().await?;
         let stays = hold(&mut tx, marks, receipt_rows_max_members).await?;
         let named = named(&mut tx, marks, &stays).await?;
         let (mut groups, mut answers) = merge(marks, stays, &named);
@@ -361,7 +361,7 @@ impl Repository {
 
 /// Locks the memberships of all marks, in the order of their ids.
 async fn hold(
-    tx: &mut Transaction<'static, Postgres>,
+    tx: &mut Work,
     marks: &[Mark],
     receipt_rows_max_members: i64,
 ) -> Result<BTreeMap<Key, Stay>> {
@@ -421,7 +421,7 @@ async fn hold(
 
 /// The messages that marks of members name, wherever they are.
 async fn named(
-    tx: &mut Transaction<'static, Postgres>,
+    tx: &mut Work,
     marks: &[Mark],
     stays: &BTreeMap<Key, Stay>,
 ) -> Result<HashMap<Uuid, Named>> {
@@ -510,10 +510,7 @@ fn merge(
 }
 
 /// Every receipt that a group may have to mark; some come twice.
-async fn receipts(
-    tx: &mut Transaction<'static, Postgres>,
-    groups: &BTreeMap<Key, Group>,
-) -> Result<Vec<(Key, Receipt)>> {
+async fn receipts(tx: &mut Work, groups: &BTreeMap<Key, Group>) -> Result<Vec<(Key, Receipt)>> {
     // Those given.
     let (mut given_users, mut given) = (Vec::new(), Vec::new());
     // The unread ones of a range.
@@ -635,7 +632,7 @@ async fn receipts(
 /// Others' messages without rows that the watermarks pass: the newest of each
 /// sender.
 async fn add_without_rows(
-    tx: &mut Transaction<'static, Postgres>,
+    tx: &mut Work,
     groups: &BTreeMap<Key, Group>,
     changes: &mut BTreeMap<Key, Change>,
 ) -> Result<()> {
@@ -698,10 +695,7 @@ async fn add_without_rows(
 
 /// Messages with rows move the watermark of what is delivered too, but not past
 /// one without, whose only mark it is.
-async fn extend(
-    tx: &mut Transaction<'static, Postgres>,
-    groups: &mut BTreeMap<Key, Group>,
-) -> Result<()> {
+async fn extend(tx: &mut Work, groups: &mut BTreeMap<Key, Group>) -> Result<()> {
     let (mut rooms, mut users) = (Vec::new(), Vec::new());
     let (mut aboves, mut uptos) = (Vec::new(), Vec::new());
     for ((room, user), group) in groups.iter() {
@@ -797,7 +791,7 @@ impl Columns {
         read
     }
 
-    async fn write(&self, tx: &mut Transaction<'static, Postgres>, now: Timestamp) -> Result<()> {
+    async fn write(&self, tx: &mut Work, now: Timestamp) -> Result<()> {
         if self.stays.is_empty() && self.receipts.is_empty() {
             return Ok(());
         }

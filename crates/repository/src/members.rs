@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::PgConnection;
 use starling_protocol::{Role, RoomId, RoomType, Timestamp, UserId};
 
 use crate::error::unknown_reference;
+use crate::pool::Work;
 use crate::row::{role, role_text, room_type, user_ids};
 use crate::{Repository, Result};
 
 /// A room that nobody else changes or writes to while this lives. Nothing is
 /// stored until [`RoomLock::commit`]; dropping it undoes all.
 pub struct RoomLock {
-    tx: Transaction<'static, Postgres>,
+    tx: Work,
     room: RoomId,
     room_type: RoomType,
     created_by: UserId,
@@ -55,7 +56,7 @@ impl Repository {
     /// The database failed, or a row is impossible.
     #[tracing::instrument(name = "db.rooms.lock", skip(self))]
     pub async fn lock_room(&self, room: RoomId) -> Result<Option<RoomLock>> {
-        let mut tx = self.pool()?.begin().await?;
+        let mut tx = self.begin().await?;
         let found = sqlx::query!(
             "SELECT room_type, created_by
              FROM rooms

@@ -90,7 +90,7 @@ impl Repository {
     /// The database failed, or a row is impossible.
     #[tracing::instrument(name = "db.messages.list", skip(self, ids))]
     pub async fn messages_for(&self, user: UserId, ids: &[MessageId]) -> Result<Vec<Message>> {
-        let mut db = self.pool()?.acquire().await?;
+        let mut db = self.connection().await?;
         let allowed = sqlx::query!(
             r#"SELECT w.id AS "id!"
                FROM unnest($2::uuid[]) WITH ORDINALITY AS w (id, place)
@@ -122,7 +122,7 @@ impl Repository {
         page: Page,
         limit: i64,
     ) -> Result<Option<HistoryPage>> {
-        let mut db = self.pool()?.acquire().await?;
+        let mut db = self.connection().await?;
         let head = sqlx::query!(
             "SELECT r.last_seq
              FROM rooms r
@@ -221,7 +221,7 @@ impl Repository {
             room.0,
             user.0,
         )
-        .fetch_optional(self.pool()?)
+        .fetch_optional(&mut *self.connection().await?)
         .await?;
         Ok(found.map(|row| RoomHead {
             last_seq: row.last_seq,
@@ -242,7 +242,7 @@ impl Repository {
         if ids.is_empty() {
             return Ok(());
         }
-        let mut db = self.pool()?.acquire().await?;
+        let mut db = self.connection().await?;
         let mut receipts = receipts_by_id(&mut db, &ids).await?;
         for message in messages.iter_mut().filter(|message| message.sender_id == user) {
             message.receipts = receipts.remove(&message.id.0);
@@ -263,7 +263,7 @@ impl Repository {
         from: &[SyncFrom],
         limit: i64,
     ) -> Result<Vec<SyncedRoom>> {
-        let mut db = self.pool()?.acquire().await?;
+        let mut db = self.connection().await?;
         let mut rooms: Vec<i32> = Vec::with_capacity(from.len());
         let mut after: Vec<i64> = Vec::with_capacity(from.len());
         for SyncFrom { room_id, after_seq } in from {
@@ -341,7 +341,7 @@ impl Repository {
         through: i64,
         limit: i64,
     ) -> Result<Vec<Message>> {
-        let mut db = self.pool()?.acquire().await?;
+        let mut db = self.connection().await?;
         let rows = sqlx::query_as!(
             MessageRow,
             "SELECT
@@ -364,6 +364,17 @@ impl Repository {
         complete(&mut db, UserId(0), rows).await
     }
 
+    /// Messages in the given order, as everybody in their rooms may see them.
+    ///
+    /// # Errors
+    /// The database failed, or a row is impossible.
+    #[tracing::instrument(name = "db.messages.everybody", skip_all)]
+    pub async fn messages_as_everybody(&self, ids: &[MessageId]) -> Result<Vec<Message>> {
+        let mut db = self.connection().await?;
+        // Receipts are the sender's alone, and nobody has this id.
+        load(&mut db, UserId(0), &message_ids(ids)).await
+    }
+
     /// The newest `seq` of each room that exists.
     ///
     /// # Errors
@@ -379,7 +390,7 @@ impl Repository {
                WHERE r.id = ANY($1)"#,
             &ids,
         )
-        .fetch_all(self.pool()?)
+        .fetch_all(&mut *self.connection().await?)
         .await?;
         let head = |id, seq, version| Head { room: RoomId(id), seq, version };
         Ok(rows.into_iter().map(|row| head(row.id, row.last_seq, row.version)).collect())

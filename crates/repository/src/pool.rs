@@ -1,12 +1,14 @@
 //! The pool of connections.
 
+use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 
 use crate::{Error, Result};
 
@@ -51,6 +53,70 @@ pub struct Repository {
     away: Arc<AtomicBool>,
 }
 
+/// A transaction under way.
+pub(crate) type Work = Held<Transaction<'static, Postgres>>;
+
+/// A connection of the pool while somebody has it. How long that is goes to
+/// `starling_postgres_seconds`: for one statement its round trip, for a transaction all
+/// from its beginning to its end.
+pub(crate) struct Held<T> {
+    connection: T,
+    held: Stopwatch,
+}
+
+impl Work {
+    pub(crate) async fn commit(self) -> Result<()> {
+        self.connection.commit().await?;
+        drop(self.held);
+        Ok(())
+    }
+
+    pub(crate) async fn rollback(self) -> Result<()> {
+        self.connection.rollback().await?;
+        drop(self.held);
+        Ok(())
+    }
+}
+
+impl<T: Deref<Target = PgConnection>> Deref for Held<T> {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl<T: DerefMut<Target = PgConnection>> DerefMut for Held<T> {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+struct Stopwatch(Instant);
+
+impl Drop for Stopwatch {
+    fn drop(&mut self) {
+        metrics::histogram!("starling_postgres_seconds").record(self.0.elapsed());
+    }
+}
+
+/// Counts those who ask the pool for a connection, until they have it or give up.
+struct Waiting(metrics::Gauge);
+
+impl Waiting {
+    fn begin() -> Self {
+        let gauge = metrics::gauge!("starling_pool_waiting");
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
 impl Repository {
     /// A repository whose connections are opened on first use, so this succeeds
     /// while PostgreSQL is down. Call it inside a Tokio runtime.
@@ -93,9 +159,28 @@ impl Repository {
         Self { pool, away: Arc::default() }
     }
 
-    /// The pool, unless PostgreSQL is known to be away.
-    pub(crate) fn pool(&self) -> Result<&PgPool> {
-        if self.away.load(Ordering::Relaxed) { Err(Error::Away) } else { Ok(&self.pool) }
+    /// A connection for one statement or a few; an error at once while PostgreSQL is
+    /// known to be away.
+    pub(crate) async fn connection(&self) -> Result<Held<PoolConnection<Postgres>>> {
+        self.held(self.pool.acquire()).await
+    }
+
+    /// Begins a transaction; an error at once while PostgreSQL is known to be away.
+    pub(crate) async fn begin(&self) -> Result<Work> {
+        self.held(self.pool.begin()).await
+    }
+
+    async fn held<T>(
+        &self,
+        connection: impl Future<Output = std::result::Result<T, sqlx::Error>>,
+    ) -> Result<Held<T>> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(Error::Away);
+        }
+        let waiting = Waiting::begin();
+        let connection = connection.await?;
+        drop(waiting);
+        Ok(Held { connection, held: Stopwatch(Instant::now()) })
     }
 
     /// Looks for ever whether PostgreSQL answers, over a connection of its own, which
@@ -153,7 +238,7 @@ impl Repository {
     /// # Errors
     /// It does not.
     pub async fn ping(&self) -> Result<()> {
-        sqlx::query!("SELECT 1 AS one").fetch_one(self.pool()?).await?;
+        sqlx::query!("SELECT 1 AS one").fetch_one(&mut *self.connection().await?).await?;
         Ok(())
     }
 

@@ -143,7 +143,7 @@ impl Repository {
             after.map(|cursor| cursor.seq),
             limit,
         )
-        .fetch_all(self.pool()?)
+        .fetch_all(&mut *self.connection().await?)
         .await?;
         Ok(rows
             .into_iter()
@@ -188,7 +188,7 @@ impl Repository {
                  ) AS "count!""#,
             user.0,
         )
-        .fetch_one(self.pool()?)
+        .fetch_one(&mut *self.connection().await?)
         .await?;
         Ok(row.count)
     }

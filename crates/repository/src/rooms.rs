@@ -88,7 +88,7 @@ impl Repository {
         others: &[UserId],
         now: Timestamp,
     ) -> Result<Option<RoomId>> {
-        let mut tx = self.pool()?.begin().await?;
+        let mut tx = self.begin().await?;
         let created = sqlx::query!(
             "WITH room AS (
                INSERT INTO rooms (name, room_type, created_by, created_at, last_activity_at)
@@ -134,7 +134,7 @@ impl Repository {
         now: Timestamp,
     ) -> Result<Option<(RoomId, bool)>> {
         let (low, high) = (a.min(b).0, a.max(b).0);
-        let mut tx = self.pool()?.begin().await?;
+        let mut tx = self.begin().await?;
         let created = sqlx::query!(
             "INSERT INTO rooms
                (room_type, created_by, created_at, last_activity_at, direct_low, direct_high)
@@ -190,7 +190,7 @@ impl Repository {
     /// The database failed, or a row is impossible.
     #[tracing::instrument(name = "db.rooms.list", skip(self))]
     pub async fn rooms_of(&self, user: UserId) -> Result<Vec<Room>> {
-        let mut db = self.pool()?.acquire().await?;
+        let mut db = self.connection().await?;
         let rows = sqlx::query_as!(
             RoomRow,
             r#"SELECT
@@ -240,7 +240,7 @@ impl Repository {
     /// The database failed, or a row is impossible.
     #[tracing::instrument(name = "db.rooms.views", skip(self, users))]
     pub async fn rooms_for(&self, users: &[UserId], room: RoomId) -> Result<Vec<(UserId, Room)>> {
-        let mut db = self.pool()?.acquire().await?;
+        let mut db = self.connection().await?;
         let rows = sqlx::query!(
             r#"SELECT
                  rm.user_id,
@@ -308,7 +308,7 @@ impl Repository {
              ORDER BY room_id",
             user.0,
         )
-        .fetch_all(self.pool()?)
+        .fetch_all(&mut *self.connection().await?)
         .await?;
         Ok(rows.into_iter().map(|row| RoomId(row.room_id)).collect())
     }
@@ -327,7 +327,7 @@ impl Repository {
             one.0,
             other.0,
         )
-        .fetch_optional(self.pool()?)
+        .fetch_optional(&mut *self.connection().await?)
         .await?;
         Ok(found.map(|row| RoomId(row.id)))
     }
@@ -350,7 +350,7 @@ impl Repository {
             &ids,
             many,
         )
-        .fetch_all(self.pool()?)
+        .fetch_all(&mut *self.connection().await?)
         .await?;
         Ok(rows.into_iter().map(|row| UserId(row.user_id)).collect())
     }
@@ -369,7 +369,7 @@ impl Repository {
              ORDER BY user_id",
             room.0,
         )
-        .fetch_all(self.pool()?)
+        .fetch_all(&mut *self.connection().await?)
         .await?;
         Ok(rows.into_iter().map(|row| UserId(row.user_id)).collect())
     }
@@ -389,7 +389,7 @@ impl Repository {
             room.0,
             user.0,
         )
-        .fetch_optional(self.pool()?)
+        .fetch_optional(&mut *self.connection().await?)
         .await?;
         Ok(found.is_some())
     }
@@ -418,7 +418,7 @@ impl Repository {
             user.0,
             &user_ids(others),
         )
-        .fetch_all(self.pool()?)
+        .fetch_all(&mut *self.connection().await?)
         .await?;
         Ok(rows.into_iter().map(|row| UserId(row.id)).collect())
     }

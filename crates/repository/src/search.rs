@@ -40,7 +40,7 @@ impl Repository {
         before: Option<SearchCursor>,
         limit: i64,
     ) -> Result<SearchPage> {
-        let mut db = self.pool()?.acquire().await?;
+        let mut db = self.connection().await?;
         let mut rows = sqlx::query_as!(
             MessageRow,
             "SELECT

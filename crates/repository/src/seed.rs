@@ -35,7 +35,7 @@ impl Repository {
                 password_hash,
                 now.utc(),
             )
-            .execute(self.pool()?)
+            .execute(&mut *self.connection().await?)
             .await?;
             let rows = sqlx::query!(
                 "SELECT u.id, u.username
@@ -44,7 +44,7 @@ impl Repository {
                  ORDER BY n.place",
                 names,
             )
-            .fetch_all(self.pool()?)
+            .fetch_all(&mut *self.connection().await?)
             .await?;
             users.extend(rows.into_iter().map(|row| (UserId(row.id), row.username)));
         }
@@ -76,7 +76,7 @@ impl Repository {
                    FROM generate_series(1, $1::int)"#,
                 i32::try_from(owners.len()).unwrap_or(i32::MAX),
             )
-            .fetch_all(self.pool()?)
+            .fetch_all(&mut *self.connection().await?)
             .await?;
             let ids: Vec<i32> = ids.into_iter().map(|row| row.id).collect();
             sqlx::query!(
@@ -88,7 +88,7 @@ impl Repository {
                 &owners,
                 now.utc(),
             )
-            .execute(self.pool()?)
+            .execute(&mut *self.connection().await?)
             .await?;
             let stays: Vec<(i32, i32, bool)> = ids
                 .iter()
@@ -112,7 +112,7 @@ impl Repository {
                     &stay_owners,
                     now.utc(),
                 )
-                .execute(self.pool()?)
+                .execute(&mut *self.connection().await?)
                 .await?;
             }
             rooms.extend(ids.into_iter().map(RoomId));
@@ -144,7 +144,7 @@ impl Repository {
                 now.utc(),
                 expires_at.utc(),
             )
-            .execute(self.pool()?)
+            .execute(&mut *self.connection().await?)
             .await?;
         }
         Ok(())

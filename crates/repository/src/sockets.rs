@@ -7,6 +7,7 @@ use std::time::Duration;
 use sqlx::postgres::types::PgInterval;
 use starling_protocol::{Timestamp, UserId};
 
+use crate::pool::Work;
 use crate::{Repository, Result};
 
 /// The lock of the one who sweeps: two at once would do the same.
@@ -68,7 +69,7 @@ impl Repository {
             instance,
             lease,
         )
-        .fetch_one(self.pool()?)
+        .fetch_one(&mut *self.connection().await?)
         .await?;
         Ok(found.alive)
     }
@@ -84,7 +85,7 @@ impl Repository {
         opened: &[OpenSocket],
         closed: &[String],
     ) -> Result<()> {
-        let mut tx = self.pool()?.begin().await?;
+        let mut tx = self.begin().await?;
         if !closed.is_empty() {
             sqlx::query!("DELETE FROM user_sessions WHERE socket_id = ANY($1)", closed)
                 .execute(&mut *tx)
@@ -101,7 +102,7 @@ impl Repository {
     /// The database failed; nothing is written.
     #[tracing::instrument(name = "db.sockets.replace", skip_all)]
     pub async fn sockets_are(&self, instance: &str, open: &[OpenSocket]) -> Result<()> {
-        let mut tx = self.pool()?.begin().await?;
+        let mut tx = self.begin().await?;
         let (_, ids, _) = columns(open);
         sqlx::query!(
             "DELETE FROM user_sessions WHERE server_instance = $1 AND NOT socket_id = ANY($2)",
@@ -126,7 +127,7 @@ impl Repository {
             instance,
             now.utc(),
         )
-        .execute(self.pool()?)
+        .execute(&mut *self.connection().await?)
         .await?;
         Ok(())
     }
@@ -137,7 +138,7 @@ impl Repository {
     /// The database failed.
     #[tracing::instrument(name = "db.sockets.forget_instance", skip(self))]
     pub async fn forget_instance(&self, instance: &str) -> Result<()> {
-        let mut tx = self.pool()?.begin().await?;
+        let mut tx = self.begin().await?;
         sqlx::query!("DELETE FROM server_instances WHERE instance = $1", instance)
             .execute(&mut *tx)
             .await?;
@@ -155,7 +156,7 @@ impl Repository {
     /// The database failed.
     #[tracing::instrument(name = "db.sockets.sweep", skip_all)]
     pub async fn sweep_instances(&self) -> Result<Swept> {
-        let mut tx = self.pool()?.begin().await?;
+        let mut tx = self.begin().await?;
         let mine = sqlx::query!(r#"SELECT pg_try_advisory_xact_lock($1) AS "mine!""#, SWEEPING)
             .fetch_one(&mut *tx)
             .await?
@@ -200,17 +201,13 @@ impl Repository {
                )",
             older_than.utc(),
         )
-        .execute(self.pool()?)
+        .execute(&mut *self.connection().await?)
         .await?;
         Ok(done.rows_affected())
     }
 }
 
-async fn insert(
-    tx: &mut sqlx::Transaction<'static, sqlx::Postgres>,
-    instance: &str,
-    opened: &[OpenSocket],
-) -> Result<()> {
+async fn insert(tx: &mut Work, instance: &str, opened: &[OpenSocket]) -> Result<()> {
     if opened.is_empty() {
         return Ok(());
     }

@@ -86,7 +86,7 @@ impl Repository {
             new.display_name,
             new.created_at.utc(),
         )
-        .fetch_one(self.pool()?)
+        .fetch_one(&mut *self.connection().await?)
         .await;
         match created {
             Ok(row) => Ok(CreateUser::Created(row.into())),
@@ -122,7 +122,7 @@ impl Repository {
                WHERE id = $1"#,
             id.0,
         )
-        .fetch_optional(self.pool()?)
+        .fetch_optional(&mut *self.connection().await?)
         .await?;
         Ok(row.map(Into::into))
     }
@@ -143,7 +143,7 @@ impl Repository {
                ORDER BY id"#,
             &user_ids(ids),
         )
-        .fetch_all(self.pool()?)
+        .fetch_all(&mut *self.connection().await?)
         .await?;
         Ok(rows.into_iter().map(Into::into).collect())
     }
@@ -176,7 +176,7 @@ impl Repository {
             pattern,
             limit,
         )
-        .fetch_all(self.pool()?)
+        .fetch_all(&mut *self.connection().await?)
         .await?;
         Ok(rows.into_iter().map(Into::into).collect())
     }
@@ -207,7 +207,7 @@ impl Repository {
             avatar_url.is_some(),
             avatar_url.flatten(),
         )
-        .fetch_optional(self.pool()?)
+        .fetch_optional(&mut *self.connection().await?)
         .await?;
         Ok(row.map(Into::into))
     }
@@ -231,7 +231,7 @@ impl Repository {
              LIMIT 1",
             login,
         )
-        .fetch_optional(self.pool()?)
+        .fetch_optional(&mut *self.connection().await?)
         .await?;
         Ok(row.map(|row| Credentials { user_id: UserId(row.id), password_hash: row.password_hash }))
     }
@@ -257,7 +257,7 @@ impl Repository {
             &user_ids(ids),
             now.utc(),
         )
-        .execute(self.pool()?)
+        .execute(&mut *self.connection().await?)
         .await?;
         Ok(())
     }

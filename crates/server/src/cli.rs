@@ -152,8 +152,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
-    // A bad LOG_FORMAT is reported with all else that is wrong.
-    telemetry::init(LogFormat::from_env().unwrap_or_default());
+    // What is bad here is reported with all else that is wrong.
+    let endpoint = config::otlp_endpoint().unwrap_or_default();
+    let _traces = telemetry::init(LogFormat::from_env().unwrap_or_default(), endpoint.as_deref());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {

@@ -96,7 +96,17 @@ pub const VARIABLES: &[Variable] = &[
         "whose X-Forwarded-For counts: addresses and networks, comma-separated, or `none`",
     ),
     variable("LOG_FORMAT", "text", "`text` or `json`"),
-    variable("RUST_LOG", "info", "what to log, such as `info,starling_server=debug`"),
+    variable("RUST_LOG", "info", "what to log, such as `info,starling=debug`"),
+    variable(
+        "METRICS_ADDR",
+        "unset",
+        "address and port for /metrics alone; unset: it is served at BIND_ADDR",
+    ),
+    variable(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "unset",
+        "collector for traces, as http://host:4318 (OTLP over HTTP); unset: none",
+    ),
     variable("BCRYPT_COST", "12", "work of a password hash, 4 to 15; below 10 is for tests"),
     variable("ACCESS_TOKEN_TTL_SECONDS", "900", "life of an access token"),
     variable("REFRESH_TOKEN_TTL_DAYS", "30", "life of a refresh token"),
@@ -184,6 +194,14 @@ impl LogFormat {
     }
 }
 
+/// `OTEL_EXPORTER_OTLP_ENDPOINT` alone, for the time before the configuration is read.
+///
+/// # Errors
+/// If it is set to something else than an `http` address.
+pub fn otlp_endpoint() -> Result<Option<String>, ConfigError> {
+    Reader::read(&environment, Reader::otlp_endpoint)
+}
+
 /// Where the database is: all that `migrate` and `seed` need.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseConfig {
@@ -263,6 +281,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// The form of the log.
     pub log_format: LogFormat,
+    /// Where `/metrics` is served, and nowhere else then.
+    pub metrics_addr: Option<SocketAddr>,
     /// Work of a password hash. Below 10 it is for tests only.
     pub bcrypt_cost: u32,
     /// Life of an access token.
@@ -328,6 +348,9 @@ impl Config {
         let trusted_proxies = reader.trusted_proxies();
         let log_format = reader.log_format();
         reader.log_filter();
+        let metrics_addr = reader.metrics_addr();
+        // Used before there is a configuration: here it is only held to be right.
+        reader.otlp_endpoint();
         let bcrypt_cost = reader.whole("BCRYPT_COST", 12, 4..=15, "below 10 for tests only");
         let access_token_ttl = reader.seconds("ACCESS_TOKEN_TTL_SECONDS", 900, 1..=31 * 24 * 3600);
         let refresh_token_days = reader.whole("REFRESH_TOKEN_TTL_DAYS", 30u64, 1..=3650, "days");
@@ -359,6 +382,7 @@ impl Config {
             cors_origins,
             trusted_proxies,
             log_format: log_format?,
+            metrics_addr: metrics_addr?,
             bcrypt_cost: bcrypt_cost?,
             access_token_ttl: access_token_ttl?,
             refresh_token_ttl: Duration::from_secs(refresh_token_days? * 24 * 3600),
@@ -392,6 +416,7 @@ impl fmt::Debug for Config {
             .field("cors_origins", &self.cors_origins)
             .field("trusted_proxies", &self.trusted_proxies)
             .field("log_format", &self.log_format)
+            .field("metrics_addr", &self.metrics_addr)
             .field("bcrypt_cost", &self.bcrypt_cost)
             .field("access_token_ttl", &self.access_token_ttl)
             .field("refresh_token_ttl", &self.refresh_token_ttl)
@@ -618,17 +643,40 @@ impl<'a> Reader<'a> {
 
     fn bind_addr(&mut self) -> Option<SocketAddr> {
         let value = self.get("BIND_ADDR").unwrap_or_else(|| "127.0.0.1:3000".to_owned());
-        match value.parse() {
-            Ok(address) => Some(address),
-            Err(_) => {
-                self.problem(
-                    "BIND_ADDR",
-                    Some(&value),
-                    "must be an IP address and a port, such as 127.0.0.1:3000, 0.0.0.0:3000 or [::]:3000",
-                );
-                None
-            }
+        self.socket_addr("BIND_ADDR", &value)
+    }
+
+    /// The outer `None` says that the problem is already told.
+    fn metrics_addr(&mut self) -> Option<Option<SocketAddr>> {
+        match self.get("METRICS_ADDR") {
+            Some(value) => self.socket_addr("METRICS_ADDR", &value).map(Some),
+            None => Some(None),
         }
+    }
+
+    fn socket_addr(&mut self, name: &str, value: &str) -> Option<SocketAddr> {
+        let address = value.parse().ok();
+        if address.is_none() {
+            self.problem(
+                name,
+                Some(value),
+                "must be an IP address and a port, such as 127.0.0.1:3000, 0.0.0.0:3000 or [::]:3000",
+            );
+        }
+        address
+    }
+
+    /// The outer `None` says that the problem is already told.
+    fn otlp_endpoint(&mut self) -> Option<Option<String>> {
+        let name = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        let Some(value) = self.get(name) else { return Some(None) };
+        let uri = value.parse::<http::Uri>().ok();
+        if uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some()) {
+            return Some(Some(value));
+        }
+        // It may hold a password.
+        self.problem(name, None, "must be http://host:port of a collector near by; no TLS");
+        None
     }
 
     fn instance_id(&mut self) -> Option<String> {

@@ -22,7 +22,7 @@ use crate::api::{self, ApiState};
 use crate::config::{Adapter, Config};
 use crate::gateway::Gateway;
 use crate::sessions::Sessions;
-use crate::telemetry::Traffic;
+use crate::telemetry::metrics::{self, Metrics};
 use crate::transport::acceptor::{self, Front};
 use crate::transport::guard::Guard;
 use crate::transport::hub::Hub;
@@ -148,15 +148,14 @@ pub async fn run(
     listening: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
     raise_file_limit();
-    let metrics = metrics_exporter_prometheus::PrometheusBuilder::new()
-        .install_recorder()
-        .context("metrics could not be set up")?;
+    let handle = metrics::install()?;
     let repository = repository(&config)?;
     let core = Core::new(WireSettings {
         waiting_bytes: config.socket_buffer_bytes,
         write_timeout: config.write_timeout,
         idle_polling: config.ping_interval + config.ping_timeout + POLL_MARGIN,
         conceal_ids: true,
+        flushed: Some(|waited| ::metrics::histogram!("starling_flush_seconds").record(waited)),
     });
     tokio::spawn(repository.clone().watch());
     let hub = Hub::new(core.clone());
@@ -183,11 +182,26 @@ pub async fn run(
     let (sessions, keeping) = Sessions::start(repository.clone(), hub.clone(), &config.instance_id);
     let gateway = Gateway::new(&config, chat.clone(), hub.clone(), sessions);
     let cluster = join_cluster(&config, &hub, &repository).await;
+    tokio::spawn(upkeep(handle.clone()));
+    let metrics = Metrics {
+        handle,
+        core: core.clone(),
+        hub: hub.clone(),
+        cluster,
+        repository: repository.clone(),
+        draining: draining.clone(),
+    };
+    let metrics = match config.metrics_addr {
+        Some(addr) => {
+            metrics.serve(addr).await?;
+            None
+        }
+        None => Some(metrics),
+    };
     let (engine, _io) = engine::build(&config, core.clone(), hub.clone(), gateway);
     let api = api::router(ApiState {
         chat: chat.clone(),
-        metrics: metrics.clone(),
-        traffic: Traffic { core: core.clone(), hub: hub.clone(), cluster },
+        metrics,
         redis,
         draining: draining.clone(),
         max_payload_bytes: config.max_payload_bytes,
@@ -208,7 +222,6 @@ pub async fn run(
     let stop = CancellationToken::new();
     let front = Arc::new(Front { entry, core: core.clone(), api, guard });
     let accepting = tokio::spawn(acceptor::run(listener, front, stop.clone()));
-    tokio::spawn(upkeep(metrics));
     tracing::info!(%addr, instance = config.instance_id, "listening");
 
     listening(addr);

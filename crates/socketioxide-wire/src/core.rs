@@ -38,6 +38,8 @@ pub struct Settings {
     /// Whether clients learn another id than the engine's session id, which is a
     /// secret: who knows it can speak as the client while it polls.
     pub conceal_ids: bool,
+    /// Told, each time that what waited was written, how long the first of it had waited.
+    pub flushed: Option<fn(Duration)>,
 }
 
 impl Default for Settings {
@@ -47,6 +49,7 @@ impl Default for Settings {
             write_timeout: Duration::from_secs(30),
             idle_polling: Duration::from_secs(60),
             conceal_ids: true,
+            flushed: None,
         }
     }
 }
@@ -136,11 +139,18 @@ pub(crate) struct OpenInbox {
 pub(crate) struct Flusher {
     /// Here for its sockets, which have enough to carry.
     pub(crate) core: Weak<Core>,
-    touched: Mutex<Vec<Arc<Wire>>>,
+    touched: Mutex<Touched>,
     wake: Notify,
     /// The number of the guard of [`Core::gather`] since which it waits; 0 if it
     /// does not.
     waits_since: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Touched {
+    wires: Vec<Arc<Wire>>,
+    /// When the first of them was.
+    since: Option<Instant>,
 }
 
 impl Core {
@@ -355,7 +365,7 @@ impl Drop for Gathering<'_> {
     fn drop(&mut self) {
         if self.core.gathering.fetch_sub(1, Ordering::AcqRel) == 1 {
             for flusher in &self.core.flushers {
-                if !flusher.touched.lock().is_empty() {
+                if !flusher.touched.lock().wires.is_empty() {
                     flusher.wake.notify_one();
                 }
             }
@@ -395,8 +405,11 @@ impl Flusher {
     /// Something waits for this socket.
     pub(crate) fn touch(&self, wire: &Arc<Wire>) {
         let mut touched = self.touched.lock();
-        touched.push(wire.clone());
-        let first = touched.len() == 1;
+        touched.wires.push(wire.clone());
+        let first = touched.wires.len() == 1;
+        if first {
+            touched.since = Some(Instant::now());
+        }
         drop(touched);
         if first {
             self.wake.notify_one();
@@ -421,10 +434,10 @@ impl Flusher {
             }
             let touched = std::mem::take(&mut *self.touched.lock());
             self.waits_since.store(0, Ordering::Release);
-            if touched.is_empty() {
+            if touched.wires.is_empty() {
                 return;
             }
-            for turn in touched.chunks(TURN) {
+            for turn in touched.wires.chunks(TURN) {
                 let mut carried = Carried::default();
                 for wire in turn {
                     match wire.out.flush(&mut carried) {
@@ -435,6 +448,9 @@ impl Flusher {
                 }
                 core.count(carried);
                 tokio::task::yield_now().await;
+            }
+            if let (Some(flushed), Some(since)) = (core.settings.flushed, touched.since) {
+                flushed(since.elapsed());
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use engineioxide::service::NotFoundService;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::response::Parts;
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Either, Full};
@@ -22,6 +22,11 @@ use crate::wire::Conn;
 
 /// The engine as a service.
 pub type Engine<A = LocalAdapter> = SocketIoService<NotFoundService, A>;
+
+/// What the application calls the request by which a connection began. Put into the
+/// request's extensions, it is found there again by `socket.req_parts()`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandshakeId(pub Arc<str>);
 
 /// Takes the requests for the engine: answers WebSocket upgrades itself, and sees
 /// polling through.
@@ -204,7 +209,7 @@ impl<A: Adapter> Entry<A> {
         if line.as_ref().is_some_and(|line| line.polling.lock().is_none()) {
             return Err(Refusal::BadRequest);
         }
-        let own = self.own_request(request.uri(), request.headers()).ok_or(Refusal::BadRequest)?;
+        let own = self.own_request(&request).ok_or(Refusal::BadRequest)?;
         let upgrade = hyper::upgrade::on(&mut request);
         let engine = self.engine.clone();
         tokio::spawn(async move {
@@ -237,12 +242,16 @@ impl<A: Adapter> Entry<A> {
 
     /// What the engine keeps of a request for as long as its socket lives: copies,
     /// since the originals are slices of hyper's 8 KiB buffer.
-    fn own_request(&self, uri: &Uri, headers: &HeaderMap) -> Option<Request<()>> {
-        let mut own = Request::get(uri.to_string().parse::<Uri>().ok()?).body(()).ok()?;
+    fn own_request<B>(&self, request: &Request<B>) -> Option<Request<()>> {
+        let uri = request.uri().to_string().parse::<Uri>().ok()?;
+        let mut own = Request::get(uri).body(()).ok()?;
         for name in &self.keep {
-            for value in headers.get_all(name) {
+            for value in request.headers().get_all(name) {
                 own.headers_mut().append(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
             }
+        }
+        if let Some(id) = request.extensions().get::<HandshakeId>() {
+            own.extensions_mut().insert(id.clone());
         }
         Some(own)
     }

@@ -97,6 +97,12 @@ impl<A: Adapter> Handle<A> {
         self.socket.connected() && !self.line.has_ended()
     }
 
+    /// Whether it is served by a WebSocket now; by polling otherwise.
+    #[must_use]
+    pub fn is_websocket(&self) -> bool {
+        self.line.is_direct()
+    }
+
     /// Stops or resumes taking the client's messages, so that it has to wait.
     pub fn pause(&self, paused: bool) {
         self.line.pause(paused);

@@ -86,7 +86,7 @@ mod sync;
 mod wire;
 
 pub use crate::core::{Core, Gathering, Now, Settings};
-pub use crate::entry::{Engine, Entry};
+pub use crate::entry::{Engine, Entry, HandshakeId};
 pub use crate::frame::Frame;
 pub use crate::handle::Handle;
 pub use crate::inbox::{Ack, Event, Inbox, Outlet};

@@ -57,6 +57,9 @@ export async function freePort() {
 
 /** So many instances serve each database, over a Redis of their own… */
 export const INSTANCES = Number(process.env.STARLING_INSTANCES ?? 1);
+/** Characters of each log that are kept. */
+const LOG_KEPT = 2_000_000;
+
 /** …and so many Node.js chat servers beside them, which hold a part of the connections. */
 export const NODE_PEERS = Number(process.env.STARLING_NODE_PEERS ?? 0);
 
@@ -181,7 +184,7 @@ class Server {
     this.#child = child;
     this.#exit = once(child, 'close').then(([code, signal]) => ({ code, signal }));
     for (const stream of [child.stdout, child.stderr]) {
-      stream.on('data', (chunk) => { this.log = (this.log + chunk).slice(-200_000); });
+      stream.on('data', (chunk) => { this.log = (this.log + chunk).slice(-LOG_KEPT); });
     }
     try {
       await until(async () => {

@@ -249,6 +249,38 @@ describe('a Node.js server of another application on the same Redis', () => {
     await a.entry('mark');
     for (const client of [a, b]) assert.deepEqual(seqs(client.all('message:new')), [1, 2, 3]);
   });
+
+  test('a change that comes late is not the last that clients hear', async () => {
+    const { room, clients: [a, b] } = await world.conversation(2);
+    const message = await a.send(room.id, 'original');
+    const { message: first } = await a.ask('message:edit', { messageId: message.id, content: 'first' });
+    await a.ask('message:edit', { messageId: message.id, content: 'second' });
+    const { receipts: _, ...late } = first;
+    for (const client of [a, b]) await client.waitFor('message:updated', ({ content }) => content === 'second');
+    const marks = [a, b].map((client) => client.mark());
+    node.io.to(`room:${room.id}`).emit('message:updated', late);
+    for (const [i, client] of [a, b].entries()) {
+      await client.waitFor('message:updated', ({ content }) => content === 'first', { since: marks[i] });
+      const settled = await client.waitFor('message:updated', ({ content }) => content === 'second', { since: marks[i] });
+      assert.equal(settled.receipts, undefined);
+    }
+    // Nothing comes without end.
+    await a.silence('message:updated');
+  });
+
+  test('all agree in the end when a message is changed on both instances at once', async () => {
+    const { users: [author, reader], room, clients: [one] } = await world.conversation(2);
+    const [here, there] = [await world.connect(author, { at: 0 }), await world.connect(author, { at: 1 })];
+    const readers = [await world.connect(reader, { at: 0 }), await world.connect(reader, { at: 1 })];
+    const message = await one.send(room.id, 'original');
+    await Promise.all([here, there].map(async (client, i) => {
+      for (let n = 0; n < 10; n += 1) await client.ask('message:edit', { messageId: message.id, content: `${i}-${n}` });
+    }));
+    const stored = (await history(reader, room.id)).messages.at(-1).content;
+    for (const client of [here, there, ...readers]) {
+      await until(() => client.all('message:updated').at(-1)?.content === stored, { ms: 5_000, what: `${stored} everywhere` });
+    }
+  });
 });
 
 test('ADAPTER=node without REDIS_URL is refused in words', async () => {

@@ -8,6 +8,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::ApiState;
+use super::error::{self, ApiError};
 
 /// The process lives.
 pub(super) async fn alive() -> &'static str {
@@ -48,11 +49,10 @@ pub(super) async fn ready(State(state): State<ApiState>) -> (StatusCode, Json<Va
     (status, Json(body))
 }
 
-/// Prometheus text.
-pub(super) async fn metrics(State(state): State<ApiState>) -> String {
-    let (size, idle) = state.chat.repository().pool_state();
-    metrics::gauge!("starling_pool_connections").set(f64::from(size));
-    metrics::gauge!("starling_pool_idle").set(idle as f64);
-    state.traffic.measure();
-    state.metrics.render()
+/// Prometheus text, unless that has an address of its own.
+pub(super) async fn metrics(State(state): State<ApiState>) -> Result<String, ApiError> {
+    match state.metrics {
+        Some(metrics) => Ok(metrics.render()),
+        None => Err(error::no_such_path().await),
+    }
 }

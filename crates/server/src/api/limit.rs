@@ -32,6 +32,7 @@ impl KeyExtractor for ByAddress {
 }
 
 fn refused(error: GovernorError) -> http::Response<Body> {
+    metrics::counter!("starling_rate_limited_total", "what" => "logins").increment(1);
     let wait = match error {
         GovernorError::TooManyRequests { wait_time, .. } => wait_time.max(1) * 1000,
         _ => 1000,

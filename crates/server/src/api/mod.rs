@@ -1,12 +1,15 @@
 //! The HTTP edge: REST under `/api`, health, metrics and the web app.
 
 use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{self, Next};
+use axum::response::Response;
 use axum::routing::{delete, get, patch, post};
-use metrics_exporter_prometheus::PrometheusHandle;
 use starling_chat::Chat;
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry::Traffic;
+use crate::telemetry::metrics::Metrics;
+use crate::transport::acceptor::Route;
 
 mod accounts;
 mod error;
@@ -25,10 +28,8 @@ pub use pages::DemoUser;
 pub struct ApiState {
     /// The use cases.
     pub chat: Chat,
-    /// What `/metrics` prints.
-    pub metrics: PrometheusHandle,
-    /// What is measured when somebody looks.
-    pub traffic: Traffic,
+    /// What `/metrics` prints; `None` when it has an address of its own.
+    pub metrics: Option<Metrics>,
     /// What several instances have in common.
     pub redis: Option<starling_redis::Redis>,
     /// Cancelled when the server is about to go.
@@ -73,5 +74,15 @@ pub fn router(state: ApiState) -> Router {
         .route("/", get(pages::home))
         .fallback(pages::serve)
         .method_not_allowed_fallback(error::no_such_method)
+        .layer(middleware::from_fn(name_route))
         .with_state(state)
+}
+
+/// Tells the log what was asked for.
+async fn name_route(path: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if let Some(path) = path {
+        response.extensions_mut().insert(Route(path.as_str().into()));
+    }
+    response
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -16,10 +16,11 @@ use starling_protocol::event::{EventError, ServerEvent, SessionReady, SessionRev
 use starling_protocol::{Code, Failure, Timestamp};
 use starling_repository::Arrival;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tracing::{Instrument as _, Span, debug_span};
 
 use crate::config::Config;
 use crate::sessions::Sessions;
-use crate::transport::engine::App;
+use crate::transport::engine::{App, count_connect};
 use crate::transport::hub::{Hub, Link};
 use crate::transport::inbox::{Event, Reply};
 
@@ -76,6 +77,8 @@ async fn turn(of: &Semaphore) -> Result<SemaphorePermit<'_>, Failure> {
 /// One connected socket and what belongs to it.
 pub(crate) struct Connection {
     pub(crate) link: Arc<Link>,
+    /// From the handshake to the end; only if somebody looks.
+    span: Span,
     pub(crate) offline: Option<Arc<offline::Delivery>>,
 }
 
@@ -134,7 +137,7 @@ impl Gateway {
         self.hub.ready(link, &ready, &heads);
         self.chat.socket_opened(user, link.id, &rooms).await;
         let offline = missed.map(|d| offline::start(self.clone(), link.clone(), d));
-        Ok(Connection { link: link.clone(), offline })
+        Ok(Connection { link: link.clone(), span: Span::current(), offline })
     }
 
     /// Too many sockets of one user: told, and closed below Socket.IO, so that the
@@ -154,7 +157,8 @@ impl Gateway {
         self.hub.remove(link);
         let _turn = turn(&self.turns.leaving).await;
         if let Err(failure) = self.chat.socket_closed(link.who.user, link.id).await {
-            tracing::warn!(%failure, "others could not be told that a user left");
+            let connection = link.id.0;
+            tracing::warn!(%connection, %failure, "others could not be told that a user left");
         }
         self.sessions.closed(link);
     }
@@ -172,22 +176,26 @@ impl Gateway {
             };
             let Some(event) = event else { break };
             let event = Event::from(event);
+            let watched = connection.watched(&event);
             if event.name == client::MESSAGE_SEND {
-                let sending = self.send(connection, event.payload()).await;
+                let sending = self.send(connection, event.payload());
+                let sending = sending.instrument(watched.span.clone()).await;
                 let reply = event.reply;
                 sends.push_back(async move {
                     let outcome = async { with("message", sending?.stored().await?) }.await;
+                    watched.answered(&outcome);
                     answer(&connection.link, client::MESSAGE_SEND, reply, outcome);
                 });
             } else {
                 while sends.next().await.is_some() {}
-                self.handle(connection, event).await;
+                let span = watched.span.clone();
+                self.handle(connection, event, &watched).instrument(span).await;
             }
         }
         while sends.next().await.is_some() {}
     }
 
-    async fn handle(&self, connection: &Connection, event: Event) {
+    async fn handle(&self, connection: &Connection, event: Event, watched: &Watched) {
         let link = &connection.link;
         let name = &event.name;
         // A handler that panics is our fault; the client gets an answer all the
@@ -197,11 +205,12 @@ impl Gateway {
         let outcome = match tokio::time::timeout(PATIENCE, handler).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => {
-                tracing::error!(event = name, "a handler panicked");
+                tracing::error!(event = known(name), connection = %link.id.0, "a handler panicked");
                 Err(Failure::unavailable())
             }
             Err(_) => Err(Failure::unavailable()),
         };
+        watched.answered(&outcome);
         answer(link, name, event.reply, outcome);
     }
 
@@ -225,10 +234,40 @@ impl Gateway {
     }
 }
 
+/// One event while it is served: its span, and one line about it at `debug`.
+struct Watched {
+    span: Span,
+    began: Instant,
+}
+
+impl Connection {
+    fn watched(&self, event: &Event) -> Watched {
+        let (name, connection) = (known(&event.name), self.link.id.0);
+        // A trace of its own: connections last for hours.
+        let span = debug_span!(parent: None, "event", event = name, %connection);
+        if !span.is_none() {
+            span.follows_from(&self.span);
+        }
+        Watched { span, began: Instant::now() }
+    }
+}
+
+impl Watched {
+    fn answered(&self, outcome: &Answer) {
+        self.span.in_scope(|| {
+            let micros = self.began.elapsed().as_micros() as u64;
+            tracing::debug!(result = result(outcome), micros, "event");
+        });
+    }
+}
+
+fn result(outcome: &Answer) -> &'static str {
+    outcome.as_ref().map_or_else(|failure| failure.code.as_str(), |_| "ok")
+}
+
 fn answer(link: &Link, name: &str, reply: Reply, outcome: Answer) {
-    let result = outcome.as_ref().map_or_else(|f| f.code.as_str(), |_| "ok");
-    metrics::counter!("starling_events_total", "event" => known(name), "result" => result)
-        .increment(1);
+    let (event, result) = (known(name), result(&outcome));
+    metrics::counter!("starling_events_total", "event" => event, "result" => result).increment(1);
     match outcome {
         Ok(mut body) => {
             if let Some(map) = body.as_object_mut() {
@@ -240,25 +279,27 @@ fn answer(link: &Link, name: &str, reply: Reply, outcome: Answer) {
     }
 }
 
-/// Names for metrics: what clients invent is one.
+/// The events that clients may send.
+pub(crate) const EVENTS: [&str; 14] = [
+    client::MESSAGE_SEND,
+    client::MESSAGE_DELIVERED,
+    client::MESSAGE_READ,
+    client::MESSAGE_EDIT,
+    client::MESSAGE_DELETE,
+    client::REACTION_ADD,
+    client::REACTION_REMOVE,
+    client::TYPING_START,
+    client::TYPING_STOP,
+    client::PRESENCE_SET,
+    client::PRESENCE_QUERY,
+    client::ROOM_JOIN,
+    client::ROOM_LEAVE,
+    client::ROOM_SYNC,
+];
+
+/// Names for metrics and the log: what clients invent is one.
 fn known(name: &str) -> &'static str {
-    const NAMES: [&str; 14] = [
-        client::MESSAGE_SEND,
-        client::MESSAGE_DELIVERED,
-        client::MESSAGE_READ,
-        client::MESSAGE_EDIT,
-        client::MESSAGE_DELETE,
-        client::REACTION_ADD,
-        client::REACTION_REMOVE,
-        client::TYPING_START,
-        client::TYPING_STOP,
-        client::PRESENCE_SET,
-        client::PRESENCE_QUERY,
-        client::ROOM_JOIN,
-        client::ROOM_LEAVE,
-        client::ROOM_SYNC,
-    ];
-    NAMES.into_iter().find(|known| *known == name).unwrap_or("unknown")
+    EVENTS.into_iter().find(|known| *known == name).unwrap_or("unknown")
 }
 
 /// An acknowledgement with one field.
@@ -291,13 +332,26 @@ impl App for Gateway {
 
     async fn serve(&self, link: Arc<Link>, mut events: Outlet) {
         if self.hub.sockets_of(link.who.user) > self.max_sockets_per_user {
-            metrics::counter!("starling_sockets_refused_total").increment(1);
+            count_connect("too_many");
             self.refuse(&link).await;
             self.hub.remove(&link);
             return;
         }
-        let set_up = tokio::time::timeout(PATIENCE, self.set_up(&link)).await;
-        match set_up.unwrap_or_else(|_| Err(Failure::unavailable())) {
+        let (connection, request) = (link.id.0, link.request_id());
+        let span =
+            debug_span!(parent: None, "connection", %connection, request, user = %link.who.user);
+        let began = Instant::now();
+        let set_up = tokio::time::timeout(PATIENCE, self.set_up(&link).instrument(span.clone()));
+        let set_up = set_up.await.unwrap_or_else(|_| Err(Failure::unavailable()));
+        let result = match &set_up {
+            Ok(_) => "ok",
+            Err(failure) if failure.code == Code::Unauthorized => "unauthorized",
+            Err(_) => "unavailable",
+        };
+        count_connect(result);
+        let micros = began.elapsed().as_micros() as u64;
+        span.in_scope(|| tracing::debug!(result, micros, "connect"));
+        match set_up {
             Ok(connection) => {
                 self.serve_events(&connection, &mut events).await;
             }
@@ -309,5 +363,6 @@ impl App for Gateway {
             Err(_) => link.end(),
         }
         self.tear_down(&link).await;
+        span.in_scope(|| tracing::debug!("the connection ended"));
     }
 }

@@ -2,16 +2,17 @@
 //! more server of a Node.js cluster.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt as _, future};
+use metrics::Histogram;
 use socketioxide_node_redis::{
     Acks, Args, Cluster, Event, Local, Namespace, Opts, SocketInfo, Value,
 };
 use socketioxide_wire::Frame;
-use starling_protocol::RoomId;
 use starling_protocol::event::server;
+use starling_protocol::{MessageId, RoomId};
 
 use super::audience::{Audience, Key};
 use super::hub::{About, Hub, Link, Published, Relay};
@@ -24,7 +25,8 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// When Redis can't be subscribed to.
 pub async fn join(cluster: &Cluster, hub: &Arc<Hub>) -> anyhow::Result<()> {
-    let here = Arc::new(Here { hub: Arc::downgrade(hub) });
+    let remote_delivery = metrics::histogram!("starling_remote_delivery_seconds");
+    let here = Arc::new(Here { hub: Arc::downgrade(hub), remote_delivery });
     let namespace = Namespace::open(cluster, "/", here).await?;
     hub.relay(Arc::new(Others { namespace }));
     Ok(())
@@ -70,6 +72,7 @@ impl Relay for Others {
 struct Here {
     // The hub holds the relay, and that the namespace, and that this.
     hub: Weak<Hub>,
+    remote_delivery: Histogram,
 }
 
 impl Here {
@@ -84,6 +87,10 @@ fn keys(rooms: &[String]) -> Vec<Key> {
 
 /// What the hub has to know of an event that another server published.
 fn about(event: &Event<'_>) -> About {
+    if event.name() == Some(server::MESSAGE_UPDATED) {
+        let id = event.args().first().and_then(|message| message.get("id")?.as_str()?.parse().ok());
+        return id.map_or(About::Other, |id| About::Change { id: MessageId(id), elsewhere: true });
+    }
     let (field, place): (_, fn(RoomId, i64) -> About) = match event.name() {
         Some(server::MESSAGE_NEW) => (("roomId", "seq"), About::Message),
         Some(server::ROOM_NEW) => (("id", "lastSeq"), About::Room),
@@ -96,6 +103,17 @@ fn about(event: &Event<'_>) -> About {
         (Some(room), Some(seq)) => place(RoomId(room), seq),
         _ => About::Other,
     }
+}
+
+/// How long ago the message that an event tells of was made, if it is a new one.
+fn stored_ago(event: &Event<'_>) -> Option<Duration> {
+    if event.name() != Some(server::MESSAGE_NEW) {
+        return None;
+    }
+    let made = event.args().first()?.get("createdAt")?.as_str()?;
+    let made = chrono::DateTime::parse_from_rfc3339(made).ok()?;
+    // Clocks may differ: what is not made yet is made now.
+    Some((chrono::Utc::now().signed_duration_since(made)).to_std().unwrap_or_default())
 }
 
 /// An event of another server, encoded for the sockets here.
@@ -118,8 +136,13 @@ pub(super) fn published(event: Event<'_>, volatile: bool) -> Option<Published> {
 impl Local for Here {
     fn broadcast(&self, _: Option<&str>, event: Event<'_>, opts: &Opts) {
         let Some(hub) = self.hub.upgrade() else { return };
+        let stored = stored_ago(&event);
         if let Some(published) = published(event, opts.volatile) {
+            let began = Instant::now();
             hub.publish_here(published, opts.into());
+            if let Some(stored) = stored {
+                self.remote_delivery.record(stored + began.elapsed());
+            }
         }
     }
 

@@ -54,7 +54,10 @@ pub fn build<A: App>(
     let (authenticating, opening) = (app.clone(), core.clone());
     let authenticate = async move |socket: SocketRef, TryData(auth): TryData<serde_json::Value>| {
         let token = token(auth.ok(), &socket);
-        let who = authenticating.authenticate(token).await.ok_or(Refused)?;
+        let Some(who) = authenticating.authenticate(token).await else {
+            count_connect("unauthorized");
+            return Err(Refused);
+        };
         // Before the answer to CONNECT, so that nothing that comes at once is lost.
         Inbox::open_with(&opening, &socket, who);
         Ok::<(), Refused>(())
@@ -69,6 +72,11 @@ pub fn build<A: App>(
     // The local adapter is ready at once.
     io.ns("/", connected.with(authenticate));
     (service, io)
+}
+
+/// Counts a CONNECT to the namespace.
+pub fn count_connect(result: &'static str) {
+    metrics::counter!("starling_connects_total", "result" => result).increment(1);
 }
 
 fn token(auth: Option<serde_json::Value>, socket: &SocketRef) -> Option<String> {

@@ -69,10 +69,12 @@ impl Guard {
     /// The answer to give.
     pub async fn handshake(&self, client: IpAddr) -> Result<(), Response<Full<Bytes>>> {
         if self.draining.is_cancelled() {
+            count_handshake("draining");
             return Err(unavailable());
         }
         for what in [Limited::ConnectsFrom(client), Limited::Connects] {
             if let Err(wait) = self.limits.take(what).await {
+                count_handshake("rate_limited");
                 metrics::counter!("starling_rate_limited_total", "what" => "connects").increment(1);
                 let failure = Failure::rate_limited("Too many connections. Retry later.", wait);
                 return Err(error(StatusCode::SERVICE_UNAVAILABLE, failure));
@@ -80,6 +82,11 @@ impl Guard {
         }
         Ok(())
     }
+}
+
+/// Counts a request to open a session.
+pub(super) fn count_handshake(result: &'static str) {
+    metrics::counter!("starling_handshakes_total", "result" => result).increment(1);
 }
 
 /// An error as an HTTP answer.

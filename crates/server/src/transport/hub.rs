@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use socketioxide_wire::{Ack, Core, Frame, Handle, Member, Rooms};
+use socketioxide_wire::{Ack, Core, Frame, Handle, HandshakeId, Member, Rooms};
 use starling_chat::{ConnectionId, Except, Fanout, Identity, Target};
 use starling_protocol::event::{RoomHead, ServerEvent, SessionRevoked, SyncRequired};
-use starling_protocol::{Message, Room, RoomId, SessionId, UserId};
+use starling_protocol::{Message, MessageId, Room, RoomId, SessionId, UserId};
 
 use super::audience::{Audience, Key, SocketId};
+use super::crossing::Crossing;
 use super::order::{Hole, Order};
 
 /// An event, encoded once for all who get it.
@@ -30,6 +31,11 @@ pub(super) enum About {
     Message(RoomId, i64),
     /// Where a room is, for those who came into it.
     Room(RoomId, i64),
+    /// A message as it is after a change, and whether another instance made that.
+    Change {
+        id: MessageId,
+        elsewhere: bool,
+    },
     Other,
 }
 
@@ -39,6 +45,9 @@ impl Published {
         let about = match event {
             ServerEvent::MessageNew(Message { room_id, seq, .. }) => About::Message(*room_id, *seq),
             ServerEvent::RoomNew(Room { id, last_seq, .. }) => About::Room(*id, *last_seq),
+            ServerEvent::MessageUpdated(message) => {
+                About::Change { id: message.id, elsewhere: false }
+            }
             _ => About::Other,
         };
         let frame = event
@@ -240,10 +249,27 @@ impl Link {
         self.disconnect();
     }
 
+    /// What the request by which it connected is called in the log, if that is asked for.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.request().extensions.get::<HandshakeId>().map(|id| &*id.0)
+    }
+
     /// The request by which it connected.
     pub(super) fn request(&self) -> &http::request::Parts {
         self.handle.socket().req_parts()
     }
+}
+
+/// What a [`Hub`] holds at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Sockets.
+    pub links: usize,
+    /// Those of them that are served by a WebSocket.
+    pub websockets: usize,
+    /// Lists that they are in: rooms, users, sessions.
+    pub lists: usize,
 }
 
 /// All sockets of this instance.
@@ -263,6 +289,7 @@ struct State {
     rooms: Rooms<Key, Link>,
     /// There, when others publish to the same rooms.
     order: Option<Order<Parcel>>,
+    crossing: Crossing,
     /// The same as the hub's.
     relay: Option<Arc<dyn Relay>>,
     arrivals: Arrivals,
@@ -394,6 +421,10 @@ impl State {
                 self.deliver(&parcel);
                 self.begin(room, last);
             }
+            About::Change { id, elsewhere } if self.order.is_some() => {
+                self.crossing.note(id, elsewhere, now);
+                self.deliver(&parcel);
+            }
             _ => self.deliver(&parcel),
         }
     }
@@ -523,11 +554,15 @@ impl Hub {
         state.rooms.remove(link);
     }
 
-    /// Sockets, and lists that they are in, now.
+    /// How much is here now.
     #[must_use]
-    pub fn size(&self) -> (usize, usize) {
+    pub fn size(&self) -> Size {
         let state = self.state.lock();
-        (state.links.len(), state.rooms.len())
+        let links: Vec<_> = state.links.values().cloned().collect();
+        let lists = state.rooms.len();
+        drop(state);
+        let websockets = links.iter().filter(|link| link.handle.is_websocket()).count();
+        Size { links: links.len(), websockets, lists }
     }
 
     /// Begins to watch for publications, until what is returned is dropped.
@@ -659,6 +694,34 @@ impl Hub {
         self.state.lock().in_order(|order, deliver| {
             order.mend(hole, found, whole, Instant::now(), deliver);
         });
+    }
+
+    /// Messages that two instances changed at about the same time, so long ago.
+    pub(super) fn crossed(&self, most: usize, patience: Duration) -> Vec<MessageId> {
+        self.state.lock().crossing.take(most, patience, Instant::now())
+    }
+
+    /// Those could not be read.
+    pub(super) fn still_crossed(&self, ids: &[MessageId]) {
+        self.state.lock().crossing.again(ids, Instant::now());
+    }
+
+    /// Tells the sockets here how these messages are, as they were read from `since`
+    /// on. Answers how many were told of.
+    pub(super) fn settle(&self, messages: Vec<Message>, since: Instant) -> u64 {
+        let mut told = 0;
+        for message in messages {
+            let (id, room) = (message.id, message.room_id);
+            let Some(event) = Published::new(&ServerEvent::MessageUpdated(message)) else {
+                continue;
+            };
+            let mut state = self.state.lock();
+            if state.crossing.settles(id, since) {
+                state.deliver(&Parcel { event, to: Key::Room(room).into() });
+                told += 1;
+            }
+        }
+        told
     }
 
     /// What is missing there can't be mended: the room goes on behind it, and its

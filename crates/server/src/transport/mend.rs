@@ -1,13 +1,15 @@
 //! Finds what this instance missed of the messages of its rooms, and reads it from
 //! PostgreSQL.
 //!
+//! Messages that two instances changed at the same moment it tells again as they are.
+//!
 //! What it can't send again it says with `sync:required`: rooms that are too far behind,
 //! and those whose older messages were changed around a time when publications of other
 //! instances were lost.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socketioxide_node_redis::Notice;
 use starling_protocol::RoomId;
@@ -36,6 +38,8 @@ const READ: i64 = 200;
 const BEHIND: i64 = 5000;
 /// Holes that are mended in one go, one after the other.
 const HOLES: usize = 64;
+/// Messages that are looked at in one go, since two instances changed them.
+const CROSSED: usize = 200;
 /// Rooms in one comparison's statement.
 const ROOMS: usize = 5000;
 
@@ -46,9 +50,13 @@ pub async fn run(hub: Arc<Hub>, repository: Repository, mut notices: broadcast::
     let mut comparison = tokio::time::interval(COMPARISON);
     comparison.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut changes = Changes::default();
+    let mut gaps = HashSet::new();
     loop {
         tokio::select! {
-            _ = tick.tick() => mend(&hub, &repository).await,
+            _ = tick.tick() => {
+                mend(&hub, &repository, &mut gaps).await;
+                settle(&hub, &repository).await;
+            }
             _ = comparison.tick() => compare(&hub, &repository, &mut changes).await,
             notice = notices.recv() => match notice {
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {
@@ -61,8 +69,16 @@ pub async fn run(hub: Arc<Hub>, repository: Repository, mut notices: broadcast::
     }
 }
 
-async fn mend(hub: &Hub, repository: &Repository) {
-    for hole in hub.holes(PATIENCE).into_iter().take(HOLES) {
+/// `gaps`: the rooms in which something was missing when this was last called.
+async fn mend(hub: &Hub, repository: &Repository, gaps: &mut HashSet<RoomId>) {
+    let holes = hub.holes(PATIENCE);
+    let now: HashSet<_> = holes.iter().map(|hole| hole.room).collect();
+    let found = now.difference(gaps).count() as u64;
+    let healed = gaps.difference(&now).count() as u64;
+    metrics::counter!("starling_gaps_found_total").increment(found);
+    metrics::counter!("starling_gaps_healed_total").increment(healed);
+    *gaps = now;
+    for hole in holes.into_iter().take(HOLES) {
         let Hole { room, after, through } = hole;
         let Some(after) = after else {
             hub.mend(hole, Vec::new(), false);
@@ -84,6 +100,25 @@ async fn mend(hub: &Hub, repository: &Repository) {
                 tracing::warn!(%error, "missing messages can't be read; tried again");
                 return;
             }
+        }
+    }
+}
+
+/// What two instances changed at about the same time is told again as it is.
+async fn settle(hub: &Hub, repository: &Repository) {
+    let crossed = hub.crossed(CROSSED, PATIENCE);
+    if crossed.is_empty() {
+        return;
+    }
+    let since = Instant::now();
+    match repository.messages_as_everybody(&crossed).await {
+        Ok(messages) => {
+            let told = hub.settle(messages, since);
+            metrics::counter!("starling_changes_settled_total").increment(told);
+        }
+        Err(error) => {
+            tracing::warn!(%error, "changed messages can't be read; tried again");
+            hub.still_crossed(&crossed);
         }
     }
 }

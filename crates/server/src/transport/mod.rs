@@ -19,6 +19,7 @@
 pub mod acceptor;
 pub mod audience;
 pub mod cluster;
+pub mod crossing;
 pub mod engine;
 pub mod guard;
 pub mod hub;
