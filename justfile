@@ -64,6 +64,10 @@ cluster *args:
 cluster-smoke *args:
     script/cluster-smoke {{ args }}
 
+# Refresh the table of metrics (deploy/METRICS.md) from the code.
+metrics:
+    UPDATE_METRICS=1 cargo test --package starling --lib telemetry
+
 # Refresh the Grafana dashboards after deploy/dashboards/build.mjs changed.
 dashboards:
     node deploy/dashboards/build.mjs

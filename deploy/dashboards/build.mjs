@@ -59,6 +59,7 @@ const DASHBOARDS = {
     graph('Connections', 'Open sockets of each instance; they should lie close together.', 'short', [['sum by (instance) (starling_connections)']], { stack: true }),
     graph('Connections by transport', 'Much polling means that something in between stops WebSockets.', 'short', [['sum by (transport) (starling_connections)', '{{transport}}']], { stack: true }),
     graph('Handshakes', 'Attempts to connect, by outcome.', 'ops', [[rate('starling_handshakes_total', 'result'), '{{result}}']], { stack: true }),
+    graph('Connects', 'To the chat, by outcome. `unavailable` come again by themselves.', 'ops', [[rate('starling_connects_total', 'result'), '{{result}}']], { stack: true }),
     graph('Events', 'What clients ask for.', 'ops', [[rate('starling_events_total', 'event'), '{{event}}']], { stack: true }),
     graph('Answers other than ok', 'By code. `rate_limited` and `validation_failed` are the clients\' doing.', 'ops', [[`sum by (result) (rate(starling_events_total{result!="ok"}[${RATE}]))`, '{{result}}']]),
     graph('Refused by limits', 'Sends and handshakes above the limits.', 'ops', [[rate('starling_rate_limited_total', 'what'), '{{what}}']]),
@@ -68,6 +69,8 @@ const DASHBOARDS = {
   delivery: ['Starling: delivery', 'From the sender to the screens of the others.', [
     graph('Send until stored', 'From reading the event to the commit.', 's', quantiles('starling_send_commit_seconds')),
     graph('Stored until delivered', 'From the commit to the write to the last socket here; other instances\' messages too.', 's', quantiles('starling_commit_delivery_seconds')),
+    graph('Waiting to be written', 'From the first frame that waits until the last socket is written to.', 's', quantiles('starling_flush_seconds')),
+    graph('From other instances', 'From `createdAt` there until queued for the last socket here; by two clocks.', 's', quantiles('starling_remote_delivery_seconds')),
     graph('Messages stored', 'By each instance.', 'ops', [[rate('starling_messages_stored_total', 'instance')]], { stack: true }),
     graph('Messages in a transaction', 'On average: under load a transaction takes more, which is what makes it bearable.', 'short', [[`${rate('starling_batch_messages_sum')} / ${rate('starling_batch_messages_count')}`, 'messages']]),
     graph('Frames to clients', '`direct` are encoded once for all; `engine` one by one (polling, upgrades).', 'ops', [[rate('starling_frames_total', 'way'), '{{way}}']]),
@@ -75,6 +78,7 @@ const DASHBOARDS = {
     graph('Waiting for slow readers', 'Bytes in the queues of sockets.', 'bytes', [['sum by (instance) (starling_waiting_bytes)']]),
     graph('Slow readers', 'Connections that were closed, and typing or presence that was left out for them.', 'ops', [[rate('starling_slow_readers_closed_total', 'why'), 'closed: {{why}}'], [rate('starling_droppable_dropped_total'), 'left out']]),
     graph('Offline deliveries', 'Batches of up to 50 messages.', 'ops', [[rate('starling_offline_batches_total'), 'batches']]),
+    graph('Told again', 'Sockets that were told to ask (`sync:required`), and messages that two instances changed at about the same time.', 'ops', [[rate('starling_sync_required_total'), 'sync:required'], [rate('starling_changes_settled_total'), 'settled']]),
     graph('Gaps', 'Places in a room\'s order that Redis did not bring in time, and messages read from PostgreSQL instead.', 'ops', [[rate('starling_gaps_found_total'), 'found'], [rate('starling_gaps_healed_total'), 'healed'], [rate('starling_messages_mended_total'), 'messages']]),
   ]],
   database: ['Starling: database', 'What the instances see of PostgreSQL.', [
@@ -87,6 +91,7 @@ const DASHBOARDS = {
     graph('Queries', 'How long they take.', 's', quantiles('starling_postgres_seconds')),
     graph('Errors', 'Each is an `unavailable` to somebody.', 'ops', [[rate('starling_database_errors_total', 'instance')]]),
     graph('Cache of the newest messages', 'Pages that were read without PostgreSQL\'s help.', 'ops', [[rate('starling_room_cache_total', 'result'), '{{result}}']], { stack: true }),
+    graph('Marks in a transaction', 'Receipts and read marks, on average.', 'short', [[`${rate('starling_batch_marks_sum')} / ${rate('starling_batch_marks_count')}`, 'marks']]),
     graph('Transactions that store messages', 'A second; compare with the messages stored.', 'ops', [[rate('starling_batch_messages_count'), 'transactions'], [rate('starling_messages_stored_total'), 'messages']]),
   ]],
   redis: ['Starling: Redis', 'How the instances reach each other.', [
@@ -105,6 +110,7 @@ const DASHBOARDS = {
     graph('People', 'On all instances.', 'short', [['sum(starling_connections)', 'connected']]),
     graph('Come and refused', 'Handshakes by outcome: the limits make a herd a queue.', 'ops', [[rate('starling_handshakes_total', 'result'), '{{result}}'], [`sum(rate(starling_rate_limited_total{what="connects"}[${RATE}]))`, 'over the limit']], { stack: true }),
     graph('Sessions', 'Of the engine: connected ones, and those that are still on the way in.', 'short', [['sum(starling_engine_sessions)', 'sessions'], ['sum(starling_connections)', 'connected'], ['sum(starling_direct_sessions)', 'by WebSocket']]),
+    graph('Connects that read twice', 'Somebody spoke in one of the rooms meanwhile.', 'ops', [[rate('starling_arrivals_repeated_total'), 'read twice']]),
     graph('Upgrades', 'From polling to WebSocket.', 'ops', [[rate('starling_upgrades_total'), 'upgrades']]),
     graph('Pools under the herd', 'Busy database connections of each instance.', 'short', [['sum by (instance) (starling_pool_connections) - sum by (instance) (starling_pool_idle)']]),
     graph('Offline batches', 'What those who return have missed.', 'ops', [[rate('starling_offline_batches_total'), 'batches']]),
