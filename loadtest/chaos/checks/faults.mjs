@@ -8,24 +8,27 @@ const AFTERMATH = 3_000;
 const EDGE = 2_000;
 
 export function checkFaults({ records, model, limits, violate }) {
-  const expected = new Set();
+  /** By process, or by the name that processes one after the other have: how often it was told to end. */
+  const drained = new Map();
   for (const record of records) {
     const { kind, t } = record;
     if (kind === 'not-recovered') violate(10, 'not-recovered', { fault: record.fault, error: record.error, t });
     if (kind === 'stranded') violate(9, 'stranded', { conn: record.conn, device: record.device, reason: record.reason, t });
     if (kind === 'drained') {
-      expected.add(record.id);
+      drained.set(record.id, (drained.get(record.id) ?? 0) + 1);
       if (record.code !== 0 || record.ms > limits.drain) violate(9, 'drain', { id: record.id, code: record.code, signal: record.signal, ms: record.ms, t });
     }
   }
   for (const { kind, id, state, code, signal, t } of records) {
-    if (kind === 'instance' && state === 'ended' && signal !== 'SIGKILL' && !expected.has(id)) violate(9, 'died', { id, code, signal, t });
+    if (kind !== 'instance' || state !== 'ended' || signal === 'SIGKILL') continue;
+    if (!drained.get(id)) violate(9, 'died', { id, code, signal, t });
+    else drained.set(id, drained.get(id) - 1);
   }
   checkRefusals();
   checkWithoutRedis();
 
   function at(fault, instance) {
-    return !fault.instances || fault.instances.includes(instance?.split('-')[0]);
+    return !fault.instances || fault.instances.includes(model.nameOf(instance));
   }
 
   function checkRefusals() {
