@@ -93,6 +93,11 @@ export class Process {
     if (this.alive) this.#child.kill(signal);
   }
 
+  /** Ends so: `{code, signal}`. */
+  get ended() {
+    return this.#ended;
+  }
+
   /** Sends a signal and waits for the end; after `ms` it is killed. */
   async stop(signal = this.stopSignal, ms = 40_000) {
     if (!this.#child) return undefined;
