@@ -68,6 +68,21 @@ test('people are on every instance, by every transport', () => {
   crowd.people.talk(RATE);
 });
 
+test('the web app comes through NGINX, which keeps what has a hash in its name', async (t) => {
+  const get = (file) => fetch(`${cluster.url}${file}`, { headers: { accept: 'text/html,*/*', 'accept-encoding': 'br' } });
+  const page = await get('/');
+  const assets = (await page.text()).match(/\/assets\/[^"]+/g);
+  assert.equal(page.headers.get('cache-control'), 'no-cache');
+  if (!assets) return t.skip('it is not built');
+  for (const file of assets) {
+    const [first, again] = [await get(file), await get(file)];
+    assert.deepEqual([first.status, again.status, again.headers.get('x-cache')], [200, 200, 'HIT'], file);
+    assert.match(again.headers.get('cache-control'), /immutable/);
+    assert.equal(again.headers.get('content-encoding'), first.headers.get('content-encoding'));
+    assert.equal(await again.text(), await first.text());
+  }
+});
+
 test('a rolling restart', () => during('rolling', async () => {
   for (const instance of cluster.instances) {
     await crowd.drain(instance);
