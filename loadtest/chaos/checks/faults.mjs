@@ -42,10 +42,27 @@ export function checkFaults({ records, model, limits, violate }) {
       }
       if (postgres.length === 0) continue;
       const limit = Math.max(...postgres.map((fault) => limits.refusal[fault.kind]));
-      // What waited before in a slow database is refused from the beginning of the fault on.
-      const since = Math.max(sentAt, Math.min(...postgres.map((fault) => fault.from)));
-      if (t - since > limit) violate(10, 'slow-refusal', { conn, instance, ms: Math.round(t - since), t });
+      const ms = waited(postgres, sentAt, t);
+      if (ms > limit) violate(10, 'slow-refusal', { conn, instance, ms: Math.round(ms), t });
     }
+  }
+
+  /**
+   * How long a request waited for its refusal. What waited before in a slow database is refused from the beginning of
+   * the fault on; and between two faults it could have been stored.
+   */
+  function waited(faults, sentAt, t) {
+    let ms = 0;
+    let at = sentAt;
+    const inTurn = [...faults].sort((a, b) => a.from - b.from);
+    for (const fault of inTurn) {
+      const from = Math.max(at, fault.from);
+      const end = fault === inTurn.at(-1) ? t : Math.min(fault.until, t);
+      if (end <= from) continue;
+      ms += end - from;
+      at = end;
+    }
+    return ms;
   }
 
   /** While all of Redis is gone: what an instance acknowledges reaches the members on that instance. */

@@ -392,6 +392,23 @@ describe('without a backend', () => {
     }), ['slow-refusal']);
   });
 
+  test('of a request that lives through two outages, the time between them is no slow refusal', () => {
+    /** Sent `before` the end of the first outage; refused a second after the second began, which is 4 s later. */
+    const refused = (before) => broken((records) => {
+      const { t } = find(records, 'send', { clientId: 'c4' });
+      const answer = find(records, 'ack', { clientId: 'c4' });
+      waitBefore(records, answer, 15_000);
+      const fault = (number, phase, at) => ({ t: t + at, kind: 'fault', phase, number, fault: 'postgres-restart', instances: null });
+      records.push(
+        fault(1, 'begin', -1), fault(1, 'end', before), fault(2, 'begin', before + 4_000), fault(2, 'end', before + 6_000),
+        { ...answer, t: t + before + 5_000, ok: false, code: 'unavailable', id: undefined },
+      );
+      records.sort((a, b) => a.t - b.t);
+    });
+    assert.deepEqual(refused(1_000), []);
+    assert.deepEqual(refused(4_500), ['slow-refusal']);
+  });
+
   test('…and none while only Redis is', () => {
     assert.ok(during('redis-restart', unavailable(100)).includes('unavailable-without-redis'));
   });
