@@ -22,8 +22,9 @@ const ONE_ADDRESS_NGINX = {
 
 /** One `starling serve`. */
 export class Instance {
-  constructor({ name, port, env, log }) {
-    Object.assign(this, { name, port });
+  /** `told` hears of each process that starts or ends: `{id, name, state, code, signal}`. */
+  constructor({ name, port, env, log, told = () => {} }) {
+    Object.assign(this, { name, port, told });
     this.url = `http://127.0.0.1:${port}`;
     this.process = new Process(name, STARLING, ['serve'], {
       log, env: { ...env, BIND_ADDR: `127.0.0.1:${port}`, INSTANCE_ID: name },
@@ -32,10 +33,18 @@ export class Instance {
 
   async start() {
     this.process.start();
+    // The same for all processes of the instance, as a unit or a StatefulSet has it.
+    const who = { id: this.name, name: this.name };
+    this.told({ ...who, state: 'started' });
+    this.process.ended.then((exit) => this.told({ ...who, state: 'ended', ...exit }));
+    await this.ready();
+  }
+
+  async ready(ms = 30_000) {
     await until(async () => {
       if (!this.process.alive) throw Object.assign(new Error(`${this.name} ended: ${this.process.log}`), { final: true });
       return (await fetch(`${this.url}/readyz`, { signal: AbortSignal.timeout(2_000) })).status === 200;
-    }, { ms: 30_000, every: 50, what: `${this.name} to be ready` });
+    }, { ms, every: 50, what: `${this.name} to be ready` });
   }
 
   stop(signal = 'SIGTERM') {
@@ -50,9 +59,9 @@ export class Instance {
 export class Cluster {
   /**
    * `instances` so many; `port` of NGINX (a free one without it); `env` is laid over the instances' environment,
-   * `nginx` over the values of the template; `logs` is a folder.
+   * `nginx` over the values of the template; `logs` is a folder; `told` is each instance's.
    */
-  static async start({ instances = 4, port, tlsPort, env = {}, nginx = {}, logs, settings, say = () => {} } = {}) {
+  static async start({ instances = 4, port, tlsPort, env = {}, nginx = {}, logs, settings, told, say = () => {} } = {}) {
     if (!existsSync(STARLING)) throw new Error(`${STARLING} is not there: build it, or set STARLING_BIN`);
     const folder = mkdtempSync(path.join(tmpdir(), 'starling-cluster-'));
     // PostgreSQL's user has to get in.
@@ -61,7 +70,7 @@ export class Cluster {
     let cluster;
     try {
       cluster = new Cluster(folder, logs ?? path.join(folder, 'logs'));
-      await cluster.#start({ instances, port, tlsPort, env, nginx, settings, say });
+      await cluster.#start({ instances, port, tlsPort, env, nginx, settings, told, say });
       return cluster;
     } catch (error) {
       await cluster?.stop();
@@ -81,7 +90,7 @@ export class Cluster {
     return path.join(this.logs, `${name}.log`);
   }
 
-  async #start({ instances, port, tlsPort, env, nginx, settings, say }) {
+  async #start({ instances, port, tlsPort, env, nginx, settings, told, say }) {
     const secret = path.join(this.folder, 'jwt-secret');
     writeFileSync(secret, randomBytes(32).toString('hex'), { mode: 0o600 });
     say('PostgreSQL');
@@ -97,7 +106,7 @@ export class Cluster {
     await run(STARLING, ['migrate'], { env: this.env });
     for (let i = 1; i <= instances; i += 1) {
       const name = `starling-${i}`;
-      this.instances.push(new Instance({ name, port: await freePort(), env: this.env, log: this.log(name) }));
+      this.instances.push(new Instance({ name, port: await freePort(), env: this.env, log: this.log(name), told }));
     }
     say(`${instances} instances`);
     await Promise.all(this.instances.map((instance) => instance.start()));
@@ -123,14 +132,13 @@ export class Cluster {
     return file;
   }
 
-  /** Each instance in turn: drained, gone, started, ready. */
-  async rollingRestart(each = () => {}) {
-    for (const instance of this.instances) {
-      const exit = await instance.stop('SIGTERM');
-      if (exit.code !== 0) throw new Error(`${instance.name} ended with ${exit.code ?? exit.signal}`);
-      await instance.start();
-      await each(instance);
-    }
+  get alive() {
+    return this.instances.filter((instance) => instance.process.alive);
+  }
+
+  /** Every instance that runs is ready. */
+  async recovered(ms) {
+    await Promise.all(this.alive.map((instance) => instance.ready(ms)));
   }
 
   get processes() {

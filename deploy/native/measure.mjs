@@ -4,11 +4,11 @@
 //   node deploy/native/measure.mjs [CONNECTIONS, 4000 without it] [MESSAGES, 10000]
 //   RECEIPT_ROWS_MAX_MEMBERS=1 node deploy/native/measure.mjs 600 2000      without rows for receipts
 
+import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import http from 'node:http';
 import { until } from '../../crates/server/e2e/support/wait.mjs';
 import { Crowd } from '../smoke/crowd.mjs';
-import { History } from '../smoke/history.mjs';
 import { Cluster } from './cluster.mjs';
 
 const connections = Number(process.argv[2] ?? 4_000);
@@ -83,24 +83,27 @@ try {
 
   for (const members of [2, 10, 50]) {
     const file = await cluster.seed({ users: members, rooms: 1, members });
-    const crowd = await Crowd.gather(new History(), cluster.url, file);
+    const crowd = await Crowd.gather(cluster, file, { more: { reads: false } });
     const { postgres } = cluster;
     await postgres.query('CHECKPOINT');
     const size = async () => Number((await postgres.query("SELECT sum(pg_total_relation_size(c)) FROM unnest(ARRAY['messages', 'message_receipts']::regclass[]) c"))[0]);
     const [lsn] = await postgres.query('SELECT pg_current_wal_lsn()');
     const start = await size();
     const count = Math.min(messages, Math.ceil(messages * 4 / members));
-    const [room] = crowd.rooms;
+    const [{ id: roomId }] = crowd.people.rooms;
     const text = 'x'.repeat(200);
     // Senders side by side, each one after the other.
-    await Promise.all(crowd.members.map(async (member, i) => {
-      for (let n = i; n < count; n += crowd.members.length) await member.send(room, text);
+    await Promise.all(crowd.devices.map(async (device, i) => {
+      for (let n = i; n < count; n += crowd.devices.length) {
+        const answer = await device.ask('message:send', { roomId, content: text, clientId: randomUUID() });
+        if (!answer?.ok) throw new Error(`a message was not taken: ${JSON.stringify(answer)}`);
+      }
     }));
-    await crowd.settle();
+    await crowd.quieten();
     const [wal] = await postgres.query(`SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '${lsn}')`);
     const bytes = (await size()) - start;
     console.log(`${count} messages of 200 bytes in a room of ${members}, all delivered: ${Math.round(bytes / count)} bytes of tables and indexes, ${Math.round(Number(wal) / count)} bytes of log each`);
-    crowd.close();
+    await crowd.close();
   }
 } finally {
   await cluster.stop();

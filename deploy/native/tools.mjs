@@ -5,9 +5,10 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, openSync, closeSync, readdirSync } from 'node:fs';
 import { homedir, userInfo } from 'node:os';
-import net from 'node:net';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+
+export { freePort } from '../../crates/server/e2e/support/port.mjs';
 
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -19,15 +20,6 @@ export const STARLING = process.env.STARLING_BIN
   ?? path.join(process.env.CARGO_TARGET_DIR ?? path.join(ROOT, 'target'), 'debug/starling');
 
 export const AS_ROOT = userInfo().uid === 0;
-
-/** A port that was free a moment ago. */
-export async function freePort() {
-  const probe = net.createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port } = probe.address();
-  probe.close();
-  return port;
-}
 
 /** The first of these that is there: names in PATH and in the usual folders, or whole paths. */
 export function program(name, ...places) {
@@ -99,6 +91,11 @@ export class Process {
 
   signal(signal) {
     if (this.alive) this.#child.kill(signal);
+  }
+
+  /** Ends so: `{code, signal}`. */
+  get ended() {
+    return this.#ended;
   }
 
   /** Sends a signal and waits for the end; after `ms` it is killed. */

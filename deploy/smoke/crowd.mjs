@@ -1,95 +1,107 @@
-// Members who talk all the time, over every transport, and what they agree on at the end.
+// The fault suite's people in a cluster behind NGINX: over every transport, on whichever instance they get.
 
 import { readFileSync } from 'node:fs';
-import { sleep } from '../../crates/server/e2e/support/wait.mjs';
-import { Member } from './member.mjs';
+import { databasePool, until } from '../../loadtest/chaos/deps.mjs';
+import { faultLog } from '../../loadtest/chaos/faults.mjs';
+import { watchWatermarks } from '../../loadtest/chaos/final.mjs';
+import { History, now } from '../../loadtest/chaos/history.mjs';
+import { People, devicesOf, observersOf } from '../../loadtest/chaos/people.mjs';
+import { truthOf, watchPresence, watchSessions } from '../../loadtest/chaos/presence.mjs';
+import { quieten, verdict } from '../../loadtest/chaos/verdict.mjs';
 
-const TRANSPORTS = ['websocket', 'polling', 'upgrade'];
+export const TRANSPORTS = [['websocket'], ['polling'], ['polling', 'websocket']];
+/** Nothing is left of an instance that was killed, after so long. */
+const AFTER_DEATH = 40_000;
+const began = new Date();
 
 export class Crowd {
-  #history;
-  #talking = [];
-  #stop = false;
-  #count = 0;
+  #stopping = new AbortController();
+  #watching;
 
-  /** The users of a tokens file, with transports in turn. */
-  static async gather(history, url, tokens, options) {
-    const users = readFileSync(tokens, 'utf8').trim().split('\n').map((line) => JSON.parse(line));
-    const crowd = new Crowd(history, url, users, options);
+  /**
+   * The users of a tokens file (`Cluster.seed`), each with a device, those at the places in `double` with two.
+   * `observed` has somebody on each instance who watches who is there; `more` goes to each device.
+   */
+  static async gather(cluster, tokens, { history = new History(), double, observed = false, more } = {}) {
+    const lines = readFileSync(tokens, 'utf8').trim().split('\n').map((line) => JSON.parse(line));
+    const users = lines.map(({ userId, token }) => ({ id: userId, token }));
+    const rooms = [...new Set(lines.flatMap(({ roomIds }) => roomIds))].map((id) => ({
+      id, members: lines.filter(({ roomIds }) => roomIds.includes(id)).map(({ userId }) => userId),
+    }));
+    const devices = devicesOf({ users, rooms, urls: [cluster.url], history, seed: 1, double, transports: TRANSPORTS, more });
+    const observers = observed ? await observersOf(cluster.instances, cluster.url, users) : [];
+    const crowd = new Crowd(cluster, history, new People(users, rooms, devices, observers));
     try {
-      await Promise.all(crowd.members.map((member) => member.whenReady()));
+      await crowd.people.connect();
     } catch (error) {
-      crowd.close();
+      await crowd.close();
       throw error;
     }
     return crowd;
   }
 
-  constructor(history, url, users, options) {
-    this.#history = history;
-    this.url = url;
-    this.users = users;
-    const rooms = new Map();
-    for (const { userId, roomIds } of users) {
-      for (const room of roomIds) rooms.set(room, [...(rooms.get(room) ?? []), userId]);
-    }
-    this.rooms = [...rooms.keys()];
-    for (const [room, members] of rooms) history.record('room', { room, members });
-    this.members = users.map((user, i) => new Member(history, user, { url, transport: TRANSPORTS[i % 3], options }));
+  constructor(cluster, history, people) {
+    const pool = databasePool(cluster.postgres.url);
+    Object.assign(this, { cluster, history, people, pool });
+    this.fault = faultLog(history, (ms) => cluster.recovered(ms));
+    this.#watching = watchWatermarks(this, this.#stopping.signal);
   }
 
-  /** Everybody sends about every `ms`, to their rooms in turn, until `hush`. */
-  talk(ms = 400) {
-    this.#stop = false;
-    this.#talking = this.members.map(async (member, place) => {
-      await sleep((place * ms) / this.members.length);
-      for (let n = 0; !this.#stop; n += 1) {
-        this.#count += 1;
-        const room = member.user.roomIds[n % member.user.roomIds.length];
-        await Promise.all([member.send(room, `${member.id} says ${this.#count}`), sleep(ms)]);
-      }
-    });
+  get devices() {
+    return this.people.devices;
   }
 
+  /** Messages that are acknowledged. */
+  get acknowledged() {
+    return new Set(this.history.records.filter(({ kind, ok }) => kind === 'ack' && ok).map(({ id }) => id)).size;
+  }
+
+  /** Traffic flows: so many messages are acknowledged from now on, over every transport. */
+  async flows(messages) {
+    const from = this.history.records.length;
+    const transports = new Map(this.devices.map((device) => [device.name, device.transports]));
+    await until(() => {
+      const acks = this.history.records.slice(from).filter(({ kind, ok }) => kind === 'ack' && ok);
+      return acks.length >= messages && new Set(acks.map(({ device }) => transports.get(device))).size === TRANSPORTS.length;
+    }, { ms: 30_000, every: 50, what: `${messages} more acknowledgements over every transport` });
+  }
+
+  /** Nobody says anything more, and everything said is acknowledged. */
   async hush() {
-    this.#stop = true;
-    await Promise.all(this.#talking);
+    this.people.hush();
+    await until(() => this.people.waiting === 0, { ms: 60_000, what: 'acknowledgements' });
   }
 
-  /** So many messages are acknowledged from now on: traffic flows. */
-  async flows(messages, until) {
-    const acked = () => this.#history.events.filter(({ kind }) => kind === 'acked').length;
-    const goal = acked() + messages;
-    await until(() => acked() >= goal, { ms: 30_000, every: 50, what: `${messages} more acknowledgements` });
+  /** An instance is told to end. */
+  async drain(instance) {
+    const since = now();
+    const exit = await instance.stop('SIGTERM');
+    this.history.write('drained', { id: instance.name, ...exit, ms: Math.round(now() - since) });
   }
 
-  /** Reads what is stored, waits until everybody has it, and writes it down. */
-  async settle() {
-    const lastSeqs = new Map();
-    const messages = [];
-    for (const room of this.rooms) {
-      const reader = this.users.find(({ roomIds }) => roomIds.includes(room));
-      let after = 0;
-      while (after !== null) {
-        const answer = await fetch(`${this.url}/api/rooms/${room}/messages?after=${after}&limit=100`, {
-          headers: { authorization: `Bearer ${reader.token}` }, signal: AbortSignal.timeout(20_000),
-        });
-        if (!answer.ok) throw new Error(`the history of room ${room}: ${answer.status}`);
-        const page = await answer.json();
-        messages.push(...page.messages);
-        after = page.nextAfter;
-      }
-      lastSeqs.set(room, messages.at(-1)?.roomId === room ? messages.at(-1).seq : 0);
-    }
-    const mine = (member) => [...lastSeqs].filter(([room]) => member.user.roomIds.includes(room));
-    await Promise.all(this.members.map((member) => member.settle(mine(member))));
-    for (const { roomId: room, seq, id, clientId, senderId: sender, content } of messages) {
-      this.#history.record('stored', { room, seq, id, clientId, sender, content });
-    }
-    this.#history.flush();
+  /** Everybody falls silent and gets everything. */
+  async quieten() {
+    await quieten(this);
   }
 
-  close() {
-    this.members.forEach((member) => member.close());
+  /** The checker's verdict and a report: `verdict` of the fault suite. */
+  async verdict(facts) {
+    const since = now();
+    const looks = this.people.observers.length === 0 ? [] : [
+      watchPresence(this, { truth: () => truthOf(this.people), since, what: 'at the end', patience: AFTER_DEATH }),
+      watchSessions(this, { since, patience: AFTER_DEATH }),
+    ];
+    await Promise.all([this.quieten(), ...looks]);
+    this.#stopping.abort();
+    await this.#watching;
+    return verdict(this, { seconds: (new Date() - began) / 1_000, ...facts });
+  }
+
+  async close() {
+    this.#stopping.abort();
+    this.people.close();
+    await this.#watching;
+    await this.pool.end();
+    await this.history.close();
   }
 }

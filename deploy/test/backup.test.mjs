@@ -12,10 +12,10 @@ import { Cluster } from '../native/cluster.mjs';
 import { Postgres } from '../native/postgres.mjs';
 import { AS_ROOT, ROOT, freePort, postgresProgram, run } from '../native/tools.mjs';
 import { Crowd } from '../smoke/crowd.mjs';
-import { History } from '../smoke/history.mjs';
 
 const script = (name) => path.join(ROOT, 'deploy/backup', name);
-const history = new History();
+/** Messages a second of all. */
+const RATE = 40;
 let folder;
 let archive;
 let cluster;
@@ -32,32 +32,30 @@ before(async () => {
     env: { DB_MAX_CONNECTIONS: '10', MESSAGE_RATE_PER_USER: '0' },
     settings: { archive_mode: 'on', archive_command: `test ! -f ${archive}/%f && cp %p ${archive}/%f` },
   });
-  crowd = await Crowd.gather(history, cluster.url, await cluster.seed({ users: 6, rooms: 2, members: 4 }));
-  crowd.talk(150);
-  await crowd.flows(50, until);
+  crowd = await Crowd.gather(cluster, await cluster.seed({ users: 6, rooms: 2, members: 4 }));
+  crowd.people.talk(RATE);
+  await crowd.flows(50);
 }, { timeout: 120_000 });
 
 after(async () => {
-  crowd?.close();
+  await crowd?.close();
   await cluster?.stop();
   rmSync(folder, { recursive: true, force: true });
 });
 
-const acked = () => history.events.filter(({ kind }) => kind === 'acked').length;
-
 test('a dump under load is one moment, and a server runs on it', async (t) => {
-  const before = acked();
+  const before = crowd.acknowledged;
   const dump = path.join(folder, 'dump');
   const env = { DATABASE_URL: cluster.postgres.url };
   await run(script('dump'), [dump], { env });
-  await crowd.flows(20, until);
+  await crowd.flows(20);
   await crowd.hush();
   await assert.rejects(run(script('dump'), [dump], { env }), /there already/);
   await assert.rejects(run(script('restore'), [dump], { env }), /empty one/);
   const { users, rooms, messages, seconds } = await drill(dump);
   t.diagnostic(`${messages} messages restored in ${seconds.toFixed(1)} s`);
   assert.deepEqual([users, rooms], [6, 2]);
-  assert.ok(messages >= before && messages <= acked() + 6, `${before} ≤ ${messages} ≤ ${acked()}`);
+  assert.ok(messages >= before && messages <= crowd.acknowledged + 6, `${before} ≤ ${messages} ≤ ${crowd.acknowledged}`);
 });
 
 test('a broken dump is found out', async () => {
@@ -70,18 +68,18 @@ test('a broken dump is found out', async () => {
 
 test('a base backup and the log bring back a point in time', async (t) => {
   const { postgres } = cluster;
-  crowd.talk(150);
+  crowd.people.talk(RATE);
   const base = path.join(folder, 'base');
   mkdirSync(base);
   chmodSync(base, 0o700);
   await run(postgresProgram('pg_basebackup'), ['-h', '127.0.0.1', '-p', postgres.port, '-U', 'starling', '-D', path.join(base, 'data'), '-X', 'none', '-c', 'fast']);
-  await crowd.flows(30, until);
+  await crowd.flows(30);
   await crowd.hush();
   const [target] = await postgres.query('SELECT clock_timestamp()');
   const [there] = await postgres.query('SELECT count(*) FROM messages');
   // What comes after it must be gone again.
-  crowd.talk(150);
-  await crowd.flows(30, until);
+  crowd.people.talk(RATE);
+  await crowd.flows(30);
   await crowd.hush();
   const [last] = await postgres.query('SELECT pg_walfile_name(pg_switch_wal())');
   await until(async () => (await postgres.query(`SELECT last_archived_wal >= '${last}' FROM pg_stat_archiver`))[0] === 't', { ms: 20_000, what: 'the log to be archived' });

@@ -44,6 +44,16 @@ describe('images', () => {
     assert.ok(!/^(ARG|ENV).*(SECRET|PASSWORD|TOKEN)\w*=/mi.test(dockerfile), 'a secret in a layer');
   });
 
+  test('the web app lies where the server embeds it from', () => {
+    const [web, , build] = read('docker/Dockerfile').split(/^FROM /m).slice(1);
+    assert.match(web, /^WORKDIR \/src\/frontend$/m);
+    const built = /^COPY --from=web \/src\/frontend\/dist (\S+)$/m.exec(build);
+    // Beside the crates, and after the checkout, which has none.
+    assert.match(readFileSync(path.join(ROOT, 'crates/server/build.rs'), 'utf8'), /join\("\.\.\/\.\.\/frontend"\)[\s\S]*join\("dist"\)/);
+    assert.equal(built[1], 'frontend/dist');
+    assert.ok(build.indexOf('COPY . .') < built.index && built.index < build.lastIndexOf('steps/build release'));
+  });
+
   test('the context has what is built, and no secrets', () => {
     const allowed = read('docker/Dockerfile.dockerignore').split('\n').filter((line) => line.startsWith('!')).map((line) => line.slice(1));
     for (const name of allowed) assert.ok(existsSync(path.join(ROOT, name)), name);

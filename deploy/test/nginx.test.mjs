@@ -242,19 +242,48 @@ describe('what is passed on', () => {
   test('assets are kept, by NGINX and by browsers, and found on whichever version has them', async () => {
     const file = '/assets/app-1a2b3c.js';
     stubs.forEach((stub) => { stub.plan[file] = { status: 404 }; });
-    stubs[2].plan[file] = { headers: { 'content-type': 'text/javascript', 'cache-control': 'no-cache' }, body: 'x'.repeat(2_000) };
-    const first = await until(async () => {
-      const answer = await ask(nginx.url + file);
-      return answer.status === 200 && answer;
-    });
-    assert.equal(first.headers['cache-control'], 'public, max-age=31536000, immutable');
-    const asked = stubs[2].asked.length;
-    const again = await ask(nginx.url + file, { headers: { 'accept-encoding': 'gzip' } });
-    assert.equal(again.headers['x-cache'], 'HIT');
-    assert.equal(stubs[2].asked.length, asked);
+    // As an instance sends it (crates/server/src/api/pages.rs).
+    const forEver = 'public, max-age=31536000, immutable';
+    const headers = { 'content-type': 'text/javascript', 'cache-control': forEver, vary: 'accept-encoding' };
+    const kept = async (encoding, body) => {
+      stubs[2].plan[file] = { headers: { ...headers, ...(encoding && { 'content-encoding': encoding }) }, body };
+      const get = () => ask(nginx.url + file, { headers: encoding ? { 'accept-encoding': encoding } : {} });
+      const first = await until(async () => {
+        const answer = await get();
+        return answer.status === 200 && answer;
+      });
+      assert.deepEqual([first.headers['cache-control'], first.headers['content-encoding'], first.text], [forEver, encoding, body]);
+      const asked = stubs[2].asked.length;
+      const again = await get();
+      assert.deepEqual([again.headers['x-cache'], again.headers['content-encoding'], again.text], ['HIT', encoding, body]);
+      assert.equal(stubs[2].asked.length, asked);
+    };
+    await kept(undefined, 'x'.repeat(2_000));
+    // Nobody gets a form that was made for another client.
+    await kept('br', 'as brotli');
+    await kept('gzip', 'as gzip');
+    const plain = await ask(nginx.url + file);
+    assert.deepEqual([plain.headers['x-cache'], plain.headers['content-encoding']], ['HIT', undefined]);
     stubs.forEach((stub) => { stub.plan = {}; });
-    const missing = await ask(`${nginx.url}/`);
-    assert.equal(missing.headers['cache-control'], undefined);
+  });
+
+  test('what is not there, and what may not be kept, is asked for each time', async () => {
+    const answers = {
+      '/assets/gone-1a2b3c.js': { status: 404 },
+      '/': { headers: { 'content-type': 'text/html', 'cache-control': 'no-cache', etag: 'W/"1"' } },
+      '/emoji/en/data.json': { headers: { 'cache-control': 'no-cache', etag: 'W/"2"' } },
+    };
+    stubs.forEach((stub) => { stub.plan = answers; });
+    const asked = () => stubs.reduce((sum, stub) => sum + stub.asked.length, 0);
+    for (const [file, { status = 200, headers = {} }] of Object.entries(answers)) {
+      for (let i = 0; i < 2; i += 1) {
+        const before = asked();
+        const answer = await ask(nginx.url + file);
+        assert.deepEqual([answer.status, answer.headers['cache-control'], answer.headers.etag], [status, headers['cache-control'], headers.etag], file);
+        assert.ok(asked() > before, file);
+      }
+    }
+    stubs.forEach((stub) => { stub.plan = {}; });
   });
 
   test('metrics are not for everybody', async () => {

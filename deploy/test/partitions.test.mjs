@@ -5,11 +5,10 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { until } from '../../crates/server/e2e/support/wait.mjs';
+import { History } from '../../loadtest/chaos/history.mjs';
 import { Cluster } from '../native/cluster.mjs';
 import { ROOT, postgresProgram, run } from '../native/tools.mjs';
 import { Crowd } from '../smoke/crowd.mjs';
-import { History } from '../smoke/history.mjs';
-import { judge } from '../smoke/judge.mjs';
 
 const SCRIPT = path.join(ROOT, 'deploy/postgres/partition-receipts.sql');
 const history = new History();
@@ -17,12 +16,14 @@ let cluster;
 let crowd;
 
 before(async () => {
-  cluster = await Cluster.start({ instances: 2, env: { DB_MAX_CONNECTIONS: '10' } });
-  crowd = await Crowd.gather(history, cluster.url, await cluster.seed({ users: 6, rooms: 2, members: 4 }));
+  cluster = await Cluster.start({
+    instances: 2, env: { DB_MAX_CONNECTIONS: '10' }, told: (change) => history.write('instance', change),
+  });
+  crowd = await Crowd.gather(cluster, await cluster.seed({ users: 6, rooms: 2, members: 4 }), { history });
 }, { timeout: 120_000 });
 
 after(async () => {
-  crowd?.close();
+  await crowd?.close();
   await cluster?.stop();
 });
 
@@ -38,15 +39,18 @@ test('ids that do not grow with time are refused, and nothing is changed', async
 });
 
 test('servers go on with what was there and what comes', async () => {
-  crowd.talk(150);
-  await crowd.flows(40, until);
-  await Promise.all(cluster.instances.map((instance) => instance.stop()));
-  const old = await count('message_receipts');
-  await partition();
-  assert.equal(await count('message_receipts_before'), old);
-  await Promise.all(cluster.instances.map((instance) => instance.start()));
-  await Promise.all(crowd.members.map((member) => member.whenReady()));
-  await crowd.flows(40, until);
+  crowd.people.talk(40);
+  await crowd.flows(40);
+  let old;
+  await crowd.fault('rolling', null, {}, async () => {
+    await Promise.all(cluster.instances.map((instance) => crowd.drain(instance)));
+    old = await count('message_receipts');
+    await partition();
+    assert.equal(await count('message_receipts_before'), old);
+    await Promise.all(cluster.instances.map((instance) => instance.start()));
+  });
+  await crowd.people.there();
+  await crowd.flows(40);
   // This month still belongs to what was there; twelve more are ready.
   assert.ok(await count('message_receipts') > old);
   assert.equal(Number((await cluster.postgres.query("SELECT count(*) FROM pg_inherits WHERE inhparent = 'message_receipts'::regclass"))[0]), 14);
@@ -63,13 +67,12 @@ test('months are added while servers write, and take what had no month', async (
   assert.equal(await count(made[2]), 1);
   assert.deepEqual(await postgres.query('SELECT starling_receipts_partitions(15)'), []);
   await postgres.query(`DELETE FROM message_receipts WHERE message_id = ${far}`);
-  await crowd.flows(20, until);
+  await crowd.flows(20);
 });
 
 test('nothing is lost, and everything is delivered', async () => {
-  await crowd.hush();
-  await crowd.settle();
-  assert.deepEqual(judge(history.events).violations, []);
+  const { violations, text } = await crowd.verdict({ title: 'Receipts by month', form: 'short' });
+  assert.deepEqual(violations, [], text);
   await until(async () => Number((await cluster.postgres.query('SELECT count(*) FROM message_receipts WHERE delivered_at IS NULL'))[0]) === 0, { ms: 20_000, every: 200, what: 'all receipts' });
   assert.doesNotMatch(readFileSync(cluster.log('starling-1'), 'utf8'), / ERROR starling_chat: database failed/);
 });

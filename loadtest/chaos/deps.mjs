@@ -6,5 +6,5 @@ const require = createRequire(new URL('../../crates/server/e2e/package.json', im
 
 export const { io } = require('socket.io-client');
 export { register } from '../../crates/server/e2e/support/client.mjs';
-export { createDatabase, freePort, run, spawnBinary, startRedis } from '../../crates/server/e2e/support/server.mjs';
+export { createDatabase, databasePool, freePort, run, spawnBinary, startRedis } from '../../crates/server/e2e/support/server.mjs';
 export { sleep, until, within } from '../../crates/server/e2e/support/wait.mjs';

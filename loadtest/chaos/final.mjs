@@ -3,8 +3,8 @@
 import { sleep } from './deps.mjs';
 
 /** One view of everything: what changes while it is read is in all of it or in nothing. */
-export async function finalState({ cluster, people }) {
-  const client = await cluster.pool.connect();
+export async function finalState({ pool, people }) {
+  const client = await pool.connect();
   try {
     await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
     return await readAll(client, people);
@@ -28,25 +28,25 @@ async function readAll(client, people) {
   };
 }
 
-async function watermarks(client) {
-  const { rows } = await client.query(`SELECT room_id AS room, user_id AS "user", last_delivered_seq::int AS delivered,
+async function watermarks(pool) {
+  const { rows } = await pool.query(`SELECT room_id AS room, user_id AS "user", last_delivered_seq::int AS delivered,
     last_read_seq::int AS read FROM room_members`);
   return rows;
 }
 
 /** Records the watermarks again and again; without PostgreSQL the next time. */
-export async function watchWatermarks({ cluster, history }, signal) {
+export async function watchWatermarks({ pool, history }, signal) {
   while (!signal.aborted) {
     try {
-      history.write('watermarks', { marks: await watermarks(cluster.pool) });
+      history.write('watermarks', { marks: await watermarks(pool) });
     } catch { /* PostgreSQL is among what is restarted */ }
     await sleep(1_000);
   }
 }
 
 /** Whether every open connection was sent everything by itself, and every device has everything. */
-export async function isComplete({ cluster, people }) {
-  const { rows } = await cluster.pool.query('SELECT id, last_seq::int AS seq FROM rooms');
+export async function isComplete({ pool, people }) {
+  const { rows } = await pool.query('SELECT id, last_seq::int AS seq FROM rooms');
   const lastSeqs = new Map(rows.map(({ id, seq }) => [id, seq]));
   return people.devices.filter(({ away }) => !away).every((device) => device.online && device.instance
     && device.rooms.every((room) => device.heads.get(room) === lastSeqs.get(room) && device.live.get(room) === lastSeqs.get(room)));

@@ -1,8 +1,9 @@
 // One device of a user: an unmodified socket.io-client that reconnects by itself, and records what it sees.
 //
 // The one thing that a real client has outside of itself is the load balancer: after a failure the next attempt
-// goes to any of the instances.
+// goes to any of `urls`, which are the instances, or the one address of a balancer.
 
+import { randomUUID } from 'node:crypto';
 import { io, sleep } from './deps.mjs';
 import { now } from './history.mjs';
 import { Outbox } from './outbox.mjs';
@@ -26,8 +27,9 @@ export class Member {
   #wanted = new Map();
   #attemptAt = 0;
 
-  constructor({ name, user, rooms, urls, history, random, style, transports }) {
-    Object.assign(this, { name, user, rooms, urls, history, random, style });
+  /** `reads: false` is a device that never says what was read. */
+  constructor({ name, user, rooms, urls, history, random, style, transports, reads = random.chance(0.7) }) {
+    Object.assign(this, { name, user, rooms, urls, history, random, style, transports, reads });
     this.conn = undefined;
     this.instance = undefined;
     this.away = false;
@@ -43,6 +45,8 @@ export class Member {
       forceNew: true,
       transports,
       auth: { token: user.token },
+      // Node.js keeps no cookies: a balancer keeps a polling session together by this.
+      query: { affinity: randomUUID() },
       timeout: CONNECT_TIMEOUT,
       reconnectionDelay: 100,
       reconnectionDelayMax: 1_000,
@@ -73,7 +77,7 @@ export class Member {
     socket.on('connect', () => {
       this.#connections += 1;
       this.conn = `${this.name}#${this.#connections}`;
-      this.#write('connect', { sid: socket.id, url: socket.io.uri, attemptAt: this.#attemptAt });
+      this.#write('connect', { sid: socket.id, url: socket.io.uri, transports: this.transports.join('+'), attemptAt: this.#attemptAt });
       this.outbox.pump();
     });
     socket.on('disconnect', (reason) => {

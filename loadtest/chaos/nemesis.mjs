@@ -1,6 +1,7 @@
 // The faults: what they do, and the schedule of a run. Each is undone after its time.
 
 import { sleep } from './deps.mjs';
+import { faultLog } from './faults.mjs';
 import { watchPresence } from './presence.mjs';
 
 /** How long each lasts, in ms: in a long run, and in the short form. */
@@ -19,9 +20,6 @@ const LASTS = {
   'cut-clients': { long: [60_000, 60_000], short: [6_000, 6_000] },
   rolling: { long: [500, 2_000], short: [200, 300] },
 };
-
-/** An instance that can't get well for so long after a fault is a violation. */
-const RECOVERY = 40_000;
 
 const KINDS = {
   async kill(context) {
@@ -179,10 +177,11 @@ function chooseLeaver(context, instance) {
 class Context {
   #turns = new Map();
   #running = [];
-  #faults = 0;
+  #record;
 
-  constructor({ cluster, people, history, random, form }) {
-    Object.assign(this, { cluster, people, history, random, form });
+  constructor({ cluster, pool, people, history, random, form }) {
+    Object.assign(this, { cluster, pool, people, history, random, form });
+    this.#record = faultLog(history, (ms) => cluster.recovered(ms));
   }
 
   lasts(kind) {
@@ -196,20 +195,9 @@ class Context {
     return ways[count % ways.length];
   }
 
-  /** Records begin and end; the end is when every instance that runs is ready again. */
-  async fault(kind, instances, detail, run) {
-    this.#faults += 1;
-    const number = this.#faults;
-    this.history.write('fault', { phase: 'begin', number, fault: kind, instances, ...detail });
-    try {
-      await run();
-      // Alone, cutting clients is no fault of the cluster, and goes on beside others.
-      if (kind !== 'cut-clients') await this.cluster.recovered(RECOVERY);
-    } catch (error) {
-      this.history.write('not-recovered', { fault: kind, error: error.message });
-    } finally {
-      this.history.write('fault', { phase: 'end', number, fault: kind });
-    }
+  /** One that does not end well is recorded, and the run goes on. */
+  async fault(...fault) {
+    await this.#record(...fault).catch(() => {});
   }
 
   background(promise) {

@@ -27,14 +27,27 @@ export async function gather(cluster, history, seed) {
     if (status !== 201) throw new Error(`a room was refused: ${JSON.stringify(body)}`);
     rooms.push({ id: body.room.id, members: members.map((i) => users[i].id) });
   }
-  // Somebody who only watches who is there: shares a silent room with all.
-  const watcher = await register(urls[0]);
+  const devices = devicesOf({ users, rooms, urls, history, seed, double: DOUBLE, transports: TRANSPORTS });
+  return new People(users, rooms, devices, await observersOf(cluster.instances, urls[0], users));
+}
+
+/** Somebody who only watches who is there, on each of the instances: shares a silent room with all. */
+export async function observersOf(instances, url, users) {
+  const watcher = await register(url);
   const lobby = await watcher.api.post('/rooms', { roomType: 'group', name: 'Lobby', memberIds: users.map(({ id }) => id) });
   if (lobby.status !== 201) throw new Error(`the lobby was refused: ${JSON.stringify(lobby.body)}`);
+  return instances.map((instance) => new Observer(instance, watcher));
+}
+
+/**
+ * The devices of users `{id, token}`, which take the transports in turn; those at the places in `double` have two.
+ * `rooms` are `{id, members}`; `more` goes to each `Member`.
+ */
+export function devicesOf({ users, rooms, urls, history, seed, double = [], transports, more = {} }) {
   const devices = [];
   for (const [i, user] of users.entries()) {
     const mine = rooms.filter(({ members }) => members.includes(user.id)).map(({ id }) => id);
-    const pair = range(0, DOUBLE.includes(i) ? 2 : 1).map((device) => {
+    const pair = range(0, double.includes(i) ? 2 : 1).map((device) => {
       const place = devices.length + device;
       return new Member({
         name: `u${i}${device === 0 ? '' : `.${device + 1}`}`,
@@ -44,7 +57,8 @@ export async function gather(cluster, history, seed) {
         history,
         random: randomOf(seed * 1000 + place),
         style: place % 2 === 0 ? 'one' : 'pipelined',
-        transports: TRANSPORTS[place % TRANSPORTS.length],
+        transports: transports[place % transports.length],
+        ...more,
       });
     });
     if (pair.length === 2) {
@@ -53,11 +67,10 @@ export async function gather(cluster, history, seed) {
     }
     devices.push(...pair);
   }
-  const observers = cluster.instances.map((instance) => new Observer(instance, watcher));
-  return new People(users, rooms, devices, observers);
+  return devices;
 }
 
-class People {
+export class People {
   #talking;
 
   constructor(users, rooms, devices, observers) {
@@ -66,7 +79,13 @@ class People {
 
   async connect() {
     this.devices.forEach((device) => device.connect());
-    await until(() => [...this.devices, ...this.observers].every(({ instance }) => instance), { ms: 20_000, what: 'everybody to be connected' });
+    await this.there();
+  }
+
+  /** Waits until everybody who is not away is connected. */
+  async there(ms = 20_000) {
+    const all = () => [...this.devices.filter(({ away }) => !away), ...this.observers];
+    await until(() => all().every(({ online, instance }) => online && instance), { ms, what: 'everybody to be connected' });
   }
 
   /** Everybody says something now and then, so many messages a second in all. */
@@ -111,9 +130,9 @@ class People {
     return this.devices.filter(({ instance: id, online }) => online && id?.startsWith(`${instance.name}-`));
   }
 
-  /** No more receipts. */
-  async rest() {
-    await Promise.all(this.devices.map(({ receipts }) => receipts.rest()));
+  /** Everybody says what has come, and nothing more. */
+  async finish() {
+    await Promise.all(this.devices.map(({ receipts }) => receipts.finish()));
   }
 
   close() {

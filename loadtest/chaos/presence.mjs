@@ -43,14 +43,14 @@ export function truthOf(people) {
 }
 
 /** Waits until `user_sessions` holds the connections that there are and no others; records what was left. */
-export async function watchSessions({ cluster, people, history }, { since, patience }) {
+export async function watchSessions({ pool, people, history }, { since, patience }) {
   const each = (list) => list.reduce((counts, one) => counts.set(one, (counts.get(one) ?? 0) + 1), new Map());
   let ghosts;
   let missing;
   do {
     const connected = [...people.devices, ...people.observers].filter(({ online, instance }) => online && instance);
     const open = each(connected.map(({ user, instance }) => `user ${user.id} on ${instance}`));
-    const { rows } = await cluster.pool.query('SELECT user_id, server_instance FROM user_sessions');
+    const { rows } = await pool.query('SELECT user_id, server_instance FROM user_sessions');
     const stored = each(rows.map((row) => `user ${row.user_id} on ${row.server_instance}`));
     const beyond = (some, others) => [...some].filter(([one, count]) => count > (others.get(one) ?? 0)).map(([one]) => one);
     ghosts = beyond(stored, open);

@@ -6,13 +6,15 @@
 const DELIVERED_EVERY = [700, 1_500];
 const READ_EVERY = [2_000, 5_000];
 const BATCH = 100;
+/** The rest at the end is said so often at most, if it is not acknowledged. */
+const LAST_TRIES = 5;
 
 export class Receipts {
   #member;
   #undelivered = new Map();
   #pushed = new Map();
   #timers = [];
-  #running = [];
+  #running = new Set();
   #closed = false;
 
   constructor(member) {
@@ -22,7 +24,7 @@ export class Receipts {
       this.#pushed.set(room, { through: 0, seqs: new Map() });
     }
     this.#every(DELIVERED_EVERY, () => this.#sayDelivered());
-    if (member.random.chance(0.7)) this.#every(READ_EVERY, () => this.#sayRead());
+    if (member.reads) this.#every(READ_EVERY, () => this.#sayRead());
   }
 
   #every(range, run) {
@@ -30,7 +32,10 @@ export class Receipts {
     const next = () => {
       if (this.#closed) return;
       // The next one when this one is answered: a slow server is not asked ever more.
-      this.#timers[slot] = setTimeout(() => { this.#running[slot] = run().finally(next); }, this.#member.random.between(...range));
+      this.#timers[slot] = setTimeout(() => {
+        const saying = run().finally(() => { this.#running.delete(saying); next(); });
+        this.#running.add(saying);
+      }, this.#member.random.between(...range));
     };
     this.#timers.push(undefined);
     next();
@@ -91,10 +96,15 @@ export class Receipts {
     if (answer?.ok) this.#write('said', { conn, what: 'read', room, seq: answer.lastReadSeq, asked: seq, askedAt });
   }
 
-  /** Says nothing more; returns when all that was said is answered, or will not be. */
-  async rest() {
+  get #waiting() {
+    return [...this.#undelivered.values()].some((ids) => ids.size > 0);
+  }
+
+  /** Says what is left, and then nothing any more; answers when all of it is acknowledged. */
+  async finish() {
     this.close();
-    await Promise.allSettled(this.#running);
+    await Promise.all(this.#running);
+    for (let tries = 0; tries < LAST_TRIES && this.#waiting && this.#member.online; tries += 1) await this.#sayDelivered();
   }
 
   close() {

@@ -4,9 +4,9 @@ import { messagesOf, modelOf } from './checks/model.mjs';
 
 /** By fault: how long no instance but those in trouble acknowledged anything, at most, in ms. */
 function pausesOf(records) {
-  const { faults, connections } = modelOf(records, { messages: [] });
+  const { faults, connections, nameOf } = modelOf(records, { messages: [] });
   const acks = records.filter(({ kind, ok }) => kind === 'ack' && ok)
-    .map(({ t, conn }) => ({ t, name: connections.get(conn)?.instance?.split('-')[0] }));
+    .map(({ t, conn }) => ({ t, name: nameOf(connections.get(conn)?.instance) }));
   const pauses = {};
   for (const { kind, instances, from, until } of faults) {
     if (!instances?.length) continue;
@@ -46,6 +46,8 @@ export function figuresOf(records, final, more = {}) {
     if (record.kind === 'sync') delivered.bySync += messagesOf(record).length;
   }
   for (const { kind, id, t } of records) if (kind === 'new' && acks.has(id)) ackToDeliver.push(Math.max(0, t - acks.get(id)));
+  const connections = {};
+  for (const { kind, transports } of records) if (kind === 'connect') connections[transports] = (connections[transports] ?? 0) + 1;
   const faults = {};
   for (const { kind, phase, fault } of records) if (kind === 'fault' && phase === 'begin') faults[fault] = (faults[fault] ?? 0) + 1;
   return {
@@ -57,6 +59,7 @@ export function figuresOf(records, final, more = {}) {
     deliveries: delivered,
     faults,
     clientsCut: count('cut'),
+    connections,
     reconnects: count('connect') - final.devices.length,
     healed: more.healed ?? null,
     scrambled: more.scrambled ?? null,
@@ -73,21 +76,21 @@ export function figuresOf(records, final, more = {}) {
   };
 }
 
-export function textOf({ seed, form, seconds, figures, violations, folder }) {
+export function textOf({ title, seed, form, seconds, figures, violations, folder }) {
   const list = (object) => Object.entries(object ?? {}).map(([name, value]) => `${name} ${value}`).join(', ') || 'none';
   const times = ({ count, p50, p99, max }) => (count === 0 ? 'none' : `p50 ${p50.toFixed(1)} ms, p99 ${p99.toFixed(1)} ms, max ${max.toFixed(0)} ms`);
   const looked = (checks) => checks.map(({ what, right, ms }) => `${what ? `${what}: ` : ''}${right ? `right after ${ms} ms` : `wrong for ${ms} ms`}`).join('; ') || 'none';
   const kinds = {};
   for (const { promise, kind } of violations) kinds[`(${promise}) ${kind}`] = (kinds[`(${promise}) ${kind}`] ?? 0) + 1;
   return [
-    `Starling fault suite, ${form} form, seed ${seed}, ${Math.round(seconds)} s`,
+    [title, `${form} form`, ...(seed === undefined ? [] : [`seed ${seed}`]), `${Math.round(seconds)} s`].join(', '),
     `messages        ${figures.messages} in ${figures.attempts} attempts; answered with errors for now: ${list(figures.temporaryErrors)}`,
     `acknowledged    ${figures.acknowledged}; stored ${figures.stored}`,
     `deliveries      ${figures.deliveries.live} live, ${figures.deliveries.offline} offline, ${figures.deliveries.bySync} by room:sync`,
     `receipts        ${figures.receipts.delivered} delivered, ${figures.receipts.read} read, of ${figures.receipts.of}`,
     `faults          ${list(figures.faults)}`,
-    `clients         ${figures.clientsCut} cut, ${figures.reconnects} reconnects`,
-    `healed          ${figures.healed} messages read from PostgreSQL; broadcasts scrambled: ${list(figures.scrambled)}`,
+    `clients         ${figures.clientsCut} cut, ${figures.reconnects} reconnects; connections: ${list(figures.connections)}`,
+    ...(figures.healed === null ? [] : [`healed          ${figures.healed} messages read from PostgreSQL; broadcasts scrambled: ${list(figures.scrambled)}`]),
     `sync:required   ${figures.syncRequired}; gaps that clients asked about: ${figures.syncsForGaps}`,
     `send → ack      ${times(figures.sendToAckMs)}`,
     `ack → deliver   ${times(figures.ackToDeliverMs)}`,

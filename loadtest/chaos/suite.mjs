@@ -1,28 +1,19 @@
 // One run of the suite, from an empty cluster to a report.
 
-import { writeFileSync } from 'node:fs';
-import path from 'node:path';
-import { check } from './checker.mjs';
 import { startCluster, watchCounters } from './cluster.mjs';
-import { sleep, until } from './deps.mjs';
-import { finalState, isComplete, watchWatermarks } from './final.mjs';
+import { sleep } from './deps.mjs';
+import { watchWatermarks } from './final.mjs';
 import { History, now, runFolder } from './history.mjs';
 import { NEMESES, torment } from './nemesis.mjs';
 import { gather } from './people.mjs';
 import { truthOf, watchPresence, watchSessions } from './presence.mjs';
 import { randomOf } from './random.mjs';
-import { figuresOf, textOf } from './report.mjs';
+import { quieten, verdict } from './verdict.mjs';
 
 /** Messages a second of all devices. */
 const RATE = 60;
-/** After the last fault: until every message is acknowledged, … */
-const OUTBOXES = 60_000;
-/** … until everybody has everything (the server may take 30 s to mend) … */
-const SETTLING = 45_000;
-/** … and until nothing is left of an instance that was killed. */
+/** Until nothing is left of an instance that was killed. */
 const AFTER_DEATH = 40_000;
-/** Offline batches may still come: so long without one, and there are no more. */
-const QUIET = 3_000;
 
 /**
  * `form`: `short` (each fault once, some clients are cut all the time) or `long` (faults until `seconds` are over).
@@ -44,7 +35,7 @@ export async function runSuite({
   try {
     cluster = await startCluster(history, { env });
     people = await gather(cluster, history, seed);
-    const parts = { cluster, people, history, random, form };
+    const parts = { cluster, pool: cluster.pool, people, history, random, form };
     await prepare?.(parts);
     await people.connect();
     watchers.push(watchWatermarks(parts, stopping.signal), watchCounters(cluster, stopping.signal));
@@ -66,25 +57,14 @@ export async function runSuite({
       watchSessions(parts, { since: death, patience: AFTER_DEATH }),
     ];
     await sleep(2_000);
-    people.hush();
-    await until(() => people.waiting === 0, { ms: OUTBOXES, what: 'acknowledgements' }).catch(() => {});
-    await Promise.all([settle(parts), ...looks]);
+    await Promise.all([quieten(parts), ...looks]);
 
     stopping.abort();
     await Promise.all(watchers);
     await tamper?.(parts);
-    const final = await finalState(parts);
-    const records = [...history.records];
-    const violations = check(records, final);
-    const figures = figuresOf(records, final, measured(cluster, people));
-    const result = { seed, form, seconds: (Date.now() - began) / 1_000, figures, violations, folder };
-    const text = textOf(result);
-    if (folder) {
-      writeFileSync(path.join(folder, 'report.txt'), `${text}\n`);
-      writeFileSync(path.join(folder, 'report.json'), `${JSON.stringify(result, null, 1)}\n`);
-      writeFileSync(path.join(folder, 'final.json'), JSON.stringify(final));
-    }
-    return { ...result, text };
+    return await verdict(parts, {
+      title: 'Starling fault suite', seed, form, seconds: (Date.now() - began) / 1_000, measured: measured(cluster, people),
+    });
   } finally {
     stopping.abort();
     people?.close();
@@ -104,16 +84,6 @@ async function killForGood({ cluster, people, random }) {
   gone.forEach((device) => device.leave());
   await end;
   return since;
-}
-
-async function settle({ cluster, people, history }) {
-  await until(async () => {
-    const last = history.records.findLast(({ kind }) => kind === 'offline')?.t ?? 0;
-    return now() - last > QUIET && await isComplete({ cluster, people });
-  }, { ms: SETTLING, every: 250, what: 'everybody to have everything' }).catch(() => {});
-  // Receipts that are on their way, and then no more: what is said must be there to be seen.
-  await sleep(2_000);
-  await people.rest();
 }
 
 function measured(cluster, people) {

@@ -8,24 +8,27 @@ const AFTERMATH = 3_000;
 const EDGE = 2_000;
 
 export function checkFaults({ records, model, limits, violate }) {
-  const expected = new Set();
+  /** By process, or by the name that processes one after the other have: how often it was told to end. */
+  const drained = new Map();
   for (const record of records) {
     const { kind, t } = record;
     if (kind === 'not-recovered') violate(10, 'not-recovered', { fault: record.fault, error: record.error, t });
     if (kind === 'stranded') violate(9, 'stranded', { conn: record.conn, device: record.device, reason: record.reason, t });
     if (kind === 'drained') {
-      expected.add(record.id);
+      drained.set(record.id, (drained.get(record.id) ?? 0) + 1);
       if (record.code !== 0 || record.ms > limits.drain) violate(9, 'drain', { id: record.id, code: record.code, signal: record.signal, ms: record.ms, t });
     }
   }
   for (const { kind, id, state, code, signal, t } of records) {
-    if (kind === 'instance' && state === 'ended' && signal !== 'SIGKILL' && !expected.has(id)) violate(9, 'died', { id, code, signal, t });
+    if (kind !== 'instance' || state !== 'ended' || signal === 'SIGKILL') continue;
+    if (!drained.get(id)) violate(9, 'died', { id, code, signal, t });
+    else drained.set(id, drained.get(id) - 1);
   }
   checkRefusals();
   checkWithoutRedis();
 
   function at(fault, instance) {
-    return !fault.instances || fault.instances.includes(instance?.split('-')[0]);
+    return !fault.instances || fault.instances.includes(model.nameOf(instance));
   }
 
   function checkRefusals() {
@@ -39,10 +42,27 @@ export function checkFaults({ records, model, limits, violate }) {
       }
       if (postgres.length === 0) continue;
       const limit = Math.max(...postgres.map((fault) => limits.refusal[fault.kind]));
-      // What waited before in a slow database is refused from the beginning of the fault on.
-      const since = Math.max(sentAt, Math.min(...postgres.map((fault) => fault.from)));
-      if (t - since > limit) violate(10, 'slow-refusal', { conn, instance, ms: Math.round(t - since), t });
+      const ms = waited(postgres, sentAt, t);
+      if (ms > limit) violate(10, 'slow-refusal', { conn, instance, ms: Math.round(ms), t });
     }
+  }
+
+  /**
+   * How long a request waited for its refusal. What waited before in a slow database is refused from the beginning of
+   * the fault on; and between two faults it could have been stored.
+   */
+  function waited(faults, sentAt, t) {
+    let ms = 0;
+    let at = sentAt;
+    const inTurn = [...faults].sort((a, b) => a.from - b.from);
+    for (const fault of inTurn) {
+      const from = Math.max(at, fault.from);
+      const end = fault === inTurn.at(-1) ? t : Math.min(fault.until, t);
+      if (end <= from) continue;
+      ms += end - from;
+      at = end;
+    }
+    return ms;
   }
 
   /** While all of Redis is gone: what an instance acknowledges reaches the members on that instance. */

@@ -1,7 +1,7 @@
 // A history in the forms that the checks read: connections, messages by id and place, faults, calm time.
 
 /** Faults that a server need not notice, or that leave all of it running: they excuse no delay. */
-const NO_EXCUSE = new Set(['cut-clients', 'scramble', 'pubsub-kill']);
+const NO_EXCUSE = new Set(['cut-clients', 'scramble', 'pubsub-kill', 'nginx-reload']);
 
 export const place = (room, seq) => `${room}/${seq}`;
 export const key = (...parts) => parts.join('/');
@@ -15,9 +15,21 @@ export function messagesOf(record) {
 export function modelOf(records, final) {
   const end = records.at(-1)?.t ?? 0;
   const connections = connectionsOf(records, end);
+  const nameOf = namesOf(records);
   const byId = new Map(final.messages.map((message) => [message.id, message]));
   const byPlace = new Map(final.messages.map((message) => [place(message.room, message.seq), message]));
-  return { end, connections, byId, byPlace, stored: storedTimes(records), faults: faultsOf(records, end), calm: calmOf(records, end) };
+  const faults = faultsOf(records, end);
+  return { end, connections, byId, byPlace, nameOf, stored: storedTimes(records), faults, calm: calmOf(faults, nameOf) };
+}
+
+/**
+ * `nameOf(id)`: the instance whose process that is. An instance may give each of its processes a name of its own, or its
+ * own name to all.
+ */
+function namesOf(records) {
+  const names = new Map();
+  for (const { kind, id, name } of records) if (kind === 'instance' && name !== undefined) names.set(id, name);
+  return (id) => names.get(id) ?? id;
 }
 
 /** By name: `{conn, device, user, instance, attemptAt, ready, until, events}`; those that were never ready have no `ready`. */
@@ -71,10 +83,10 @@ function faultsOf(records, end) {
  * `calm(from, until, {instance, excuses})`: so many ms of that time went by without a fault of that instance (by its
  * name or the id of its process; without one: of any) that excuses a delay.
  */
-function calmOf(records, end) {
-  const faults = faultsOf(records, end).sort((a, b) => a.from - b.from);
+function calmOf(unsorted, nameOf) {
+  const faults = [...unsorted].sort((a, b) => a.from - b.from);
   return (from, until, { instance, excuses = (kind) => !NO_EXCUSE.has(kind) } = {}) => {
-    const name = instance?.split('-')[0];
+    const name = instance && nameOf(instance);
     let calm = 0;
     let at = from;
     for (const fault of faults) {

@@ -33,6 +33,7 @@ function wellDone() {
   });
   const hear = (who, i) => write('new', { ...who, ...messages[i - 1] });
 
+  ['a', 'b', 'c'].forEach((name) => write('instance', { id: `${name}-1`, name, state: 'started' }));
   ready(ann, 'a-1', 0);
   ready(ben, 'b-1', 0);
   for (const i of [1, 2, 3]) {
@@ -296,6 +297,7 @@ describe('no silent gap', () => {
     assert.deepEqual(late(fault('stop', ['b'])), []);
     assert.deepEqual(late(fault('stop', ['a'])), ['late'], 'the fault of another instance excuses nothing');
     assert.deepEqual(late(fault('scramble', ['b'])), ['late'], 'a lost broadcast excuses nothing');
+    assert.deepEqual(late(fault('nginx-reload', [])), ['late'], 'a balancer that is reloaded excuses nothing');
   });
 });
 
@@ -360,6 +362,10 @@ describe('presence, sessions and the instances themselves', () => {
     assert.deepEqual(more({ kind: 'instance', id: 'a-1', state: 'ended', code: 101, signal: null }), ['died']);
     assert.deepEqual(more({ kind: 'drained', id: 'a-1', code: 0, signal: null, ms: 900 }, { kind: 'instance', id: 'a-1', state: 'ended', code: 0, signal: null }), []);
     assert.deepEqual(more({ kind: 'drained', id: 'a-1', code: 0, signal: null, ms: 90_000 }), ['drain']);
+    const ended = { kind: 'instance', id: 'a-1', name: 'a', state: 'ended', code: 0, signal: null };
+    const drained = { kind: 'drained', id: 'a-1', code: 0, signal: null, ms: 900 };
+    assert.deepEqual(more(ended, drained, ended, drained), [], 'an instance whose processes all have one name');
+    assert.deepEqual(more(ended, drained, { ...ended, code: 101 }), ['died'], 'to have been drained once excuses no later end');
     assert.deepEqual(more({ kind: 'stranded', conn: 'ben#2', device: 'ben', reason: 'unauthorized' }), ['stranded']);
     assert.deepEqual(more({ kind: 'not-recovered', fault: 'kill', error: 'x' }), ['not-recovered']);
   });
@@ -384,6 +390,23 @@ describe('without a backend', () => {
       waitBefore(records, find(records, 'ack', { clientId: 'c4' }), 8_000);
       unavailable(7_000)(records, ...rest);
     }), ['slow-refusal']);
+  });
+
+  test('of a request that lives through two outages, the time between them is no slow refusal', () => {
+    /** Sent `before` the end of the first outage; refused a second after the second began, which is 4 s later. */
+    const refused = (before) => broken((records) => {
+      const { t } = find(records, 'send', { clientId: 'c4' });
+      const answer = find(records, 'ack', { clientId: 'c4' });
+      waitBefore(records, answer, 15_000);
+      const fault = (number, phase, at) => ({ t: t + at, kind: 'fault', phase, number, fault: 'postgres-restart', instances: null });
+      records.push(
+        fault(1, 'begin', -1), fault(1, 'end', before), fault(2, 'begin', before + 4_000), fault(2, 'end', before + 6_000),
+        { ...answer, t: t + before + 5_000, ok: false, code: 'unavailable', id: undefined },
+      );
+      records.sort((a, b) => a.t - b.t);
+    });
+    assert.deepEqual(refused(1_000), []);
+    assert.deepEqual(refused(4_500), ['slow-refusal']);
   });
 
   test('…and none while only Redis is', () => {

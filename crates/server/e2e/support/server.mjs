@@ -8,9 +8,11 @@ import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
+import { freePort } from './port.mjs';
 import { startProxy } from './proxy.mjs';
 import { until } from './wait.mjs';
 
+export { freePort };
 export const JWT_SECRET = 'an-end-to-end-secret-of-forty-characters';
 
 const BINARY = process.env.STARLING_BIN
@@ -44,15 +46,6 @@ export async function run(args, env = {}, ms = 20_000) {
   clearTimeout(timer);
   if (signal) throw new Error(`starling ${args.join(' ')} ended by ${signal} after ${ms} ms\n${output.stderr}`);
   return { code, ...output };
-}
-
-/** A port that was free a moment ago. */
-export async function freePort() {
-  const probe = net.createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port } = probe.address();
-  probe.close();
-  return port;
 }
 
 /** So many instances serve each database, over a Redis of their own… */
@@ -271,8 +264,7 @@ export async function createDatabase() {
   await administer(admin, `CREATE DATABASE ${name}`);
   const url = new URL(admin);
   url.pathname = `/${name}`;
-  const pool = new pg.Pool({ connectionString: url.href, max: 2 });
-  pool.on('error', () => {});
+  const pool = databasePool(url.href);
   return {
     url: url.href,
     pool,
@@ -281,6 +273,13 @@ export async function createDatabase() {
       await administer(admin, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
     },
   };
+}
+
+/** Connections to a database that may go away meanwhile. */
+export function databasePool(connectionString) {
+  const pool = new pg.Pool({ connectionString, max: 2 });
+  pool.on('error', () => {});
+  return pool;
 }
 
 async function administer(connectionString, statement) {
