@@ -542,10 +542,13 @@ impl World {
     }
 
     async fn backends(&self) -> Vec<i32> {
-        query_scalar("SELECT pid FROM pg_stat_activity WHERE datname = current_database()")
-            .fetch_all(&self.pool)
-            .await
-            .unwrap()
+        query_scalar(
+            "SELECT pid FROM pg_stat_activity
+             WHERE datname = current_database() AND backend_type = 'client backend'",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .unwrap()
     }
 }
 
