@@ -50,7 +50,11 @@ herd *args:
 
 # What group commit brings beside a transaction for each message and each mark.
 bench-write *args:
-    script/bench-write {{ args }}
+    script/bench starling-chat write {{ args }}
+
+# What a connect costs, beside a query for each thing and a row for each socket.
+bench-connect *args:
+    script/bench starling-repository connect {{ args }}
 
 # What a send costs that needs no round trip to Redis, beside one that does.
 bench-limits *args:

@@ -38,6 +38,7 @@ DROP FUNCTION IF EXISTS message_changed();
 -- Its trigger goes along with the table reactions.
 DROP FUNCTION IF EXISTS reaction_changed() CASCADE;
 DROP FUNCTION IF EXISTS room_changed(integer);
+DROP FUNCTION IF EXISTS undelivered_messages(integer);
 
 -- Their indexes and constraints go along.
 ALTER TABLE messages

@@ -54,27 +54,7 @@ impl Repository {
                    coalesce(array_agg(o.at ORDER BY o.at, o.room_id, o.seq), '{}') AS times
                  FROM (
                    SELECT u.id, u.room_id, u.seq, u.at
-                   FROM (
-                     SELECT m.id, m.room_id, m.seq, date_trunc('milliseconds', m.created_at) AS at
-                     FROM message_receipts r
-                     JOIN messages m ON m.id = r.message_id
-                     JOIN room_members rm
-                       ON rm.room_id = m.room_id
-                      AND rm.user_id = r.user_id
-                      AND rm.left_at IS NULL
-                     WHERE r.user_id = $1
-                       AND r.delivered_at IS NULL
-                     UNION ALL
-                     SELECT m.id, m.room_id, m.seq, date_trunc('milliseconds', m.created_at) AS at
-                     FROM room_members rm
-                     JOIN messages m
-                       ON m.room_id = rm.room_id
-                      AND m.seq > rm.last_delivered_seq
-                      AND m.sender_id <> rm.user_id
-                      AND NOT m.receipt_rows
-                     WHERE rm.user_id = $1
-                       AND rm.left_at IS NULL
-                   ) AS u
+                   FROM undelivered_messages($1) AS u
                    ORDER BY u.at, u.room_id, u.seq
                    LIMIT $3
                  ) AS o

@@ -108,31 +108,9 @@ impl Repository {
         after: Option<OfflineCursor>,
         limit: i64,
     ) -> Result<Vec<Undelivered>> {
-        // In whole milliseconds, as the cursor holds them, also for rows that
-        // another program wrote.
         let rows = sqlx::query!(
             r#"SELECT u.id AS "id!", u.room_id AS "room_id!", u.seq AS "seq!", u.at AS "at!"
-               FROM (
-                 SELECT m.id, m.room_id, m.seq, date_trunc('milliseconds', m.created_at) AS at
-                 FROM message_receipts r
-                 JOIN messages m ON m.id = r.message_id
-                 JOIN room_members rm
-                   ON rm.room_id = m.room_id
-                  AND rm.user_id = r.user_id
-                  AND rm.left_at IS NULL
-                 WHERE r.user_id = $1
-                   AND r.delivered_at IS NULL
-                 UNION ALL
-                 SELECT m.id, m.room_id, m.seq, date_trunc('milliseconds', m.created_at) AS at
-                 FROM room_members rm
-                 JOIN messages m
-                   ON m.room_id = rm.room_id
-                  AND m.seq > rm.last_delivered_seq
-                  AND m.sender_id <> rm.user_id
-                  AND NOT m.receipt_rows
-                 WHERE rm.user_id = $1
-                   AND rm.left_at IS NULL
-               ) AS u
+               FROM undelivered_messages($1) AS u
                WHERE $2::timestamptz IS NULL
                   OR (u.at, u.room_id, u.seq) > ($2, $3::int, $4::bigint)
                ORDER BY u.at, u.room_id, u.seq
@@ -162,34 +140,10 @@ impl Repository {
     /// The database failed.
     #[tracing::instrument(name = "db.receipts.count_undelivered", skip(self))]
     pub async fn count_undelivered(&self, user: UserId) -> Result<i64> {
-        let row = sqlx::query!(
-            r#"SELECT
-                 (
-                   SELECT count(*)
-                   FROM message_receipts r
-                   JOIN messages m ON m.id = r.message_id
-                   JOIN room_members rm
-                     ON rm.room_id = m.room_id
-                    AND rm.user_id = r.user_id
-                    AND rm.left_at IS NULL
-                   WHERE r.user_id = $1
-                     AND r.delivered_at IS NULL
-                 )
-                 + (
-                   SELECT count(*)
-                   FROM room_members rm
-                   JOIN messages m
-                     ON m.room_id = rm.room_id
-                    AND m.seq > rm.last_delivered_seq
-                    AND m.sender_id <> rm.user_id
-                    AND NOT m.receipt_rows
-                   WHERE rm.user_id = $1
-                     AND rm.left_at IS NULL
-                 ) AS "count!""#,
-            user.0,
-        )
-        .fetch_one(&mut *self.connection().await?)
-        .await?;
+        let row =
+            sqlx::query!(r#"SELECT count(*) AS "count!" FROM undelivered_messages($1)"#, user.0,)
+                .fetch_one(&mut *self.connection().await?)
+                .await?;
         Ok(row.count)
     }
 }

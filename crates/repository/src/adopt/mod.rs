@@ -660,8 +660,10 @@ impl Adoption {
         // Last, so that they do not fire for what was filled in above.
         for migration in MIGRATIONS.iter() {
             let Some((_, routines)) = migration.sql.as_str().split_once(ROUTINES) else { continue };
-            let there: bool = sqlx::query_scalar("SELECT to_regprocedure($1) IS NOT NULL")
-                .bind("room_changed(integer)")
+            // Those of one migration come together: the first stands for all.
+            let first = routines.split("CREATE FUNCTION ").nth(1).unwrap_or_default();
+            let there: bool = sqlx::query_scalar("SELECT to_regproc($1) IS NOT NULL")
+                .bind(first.split('(').next())
                 .fetch_one(&mut self.db)
                 .await?;
             if !there {
