@@ -33,7 +33,7 @@ postgres_bin() {
 }
 
 free_port() {
-  node -e 'const s = require("net").createServer().listen(0, "127.0.0.1", () => { console.log(s.address().port); s.close(); })'
+  node --input-type=module -e "import { freePort } from '$root/crates/server/e2e/support/port.mjs'; console.log(await freePort())"
 }
 
 # initdb and postgres refuse to run as root: an ordinary user runs them then.

@@ -72,7 +72,8 @@ try {
     sockets.push(...await Promise.all(users.slice(i, i + 50).map(({ token }) => open(cluster.url, token))));
   }
   const connected = async () => (await Promise.all(cluster.instances.map((instance) => instance.metrics())))
-    .reduce((sum, text) => sum + Number(/^starling_connections(?:\{.*\})? (\d+)/m.exec(text)[1]), 0);
+    .flatMap((text) => [...text.matchAll(/^starling_connections\{.*\} (\d+)$/gm)])
+    .reduce((sum, [, count]) => sum + Number(count), 0);
   await until(async () => await connected() === connections, { ms: 120_000, every: 500, what: 'everybody to be connected' });
   const after = read();
   const each = (what) => ((after[what] - before[what]) / sockets.length).toFixed(1);

@@ -1,5 +1,7 @@
 //! The server's life: parts, listener, signals, drain.
 
+use std::cell::Cell;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -25,7 +27,7 @@ use crate::sessions::Sessions;
 use crate::telemetry::metrics::{self, Metrics};
 use crate::transport::acceptor::{self, Front};
 use crate::transport::guard::Guard;
-use crate::transport::hub::Hub;
+use crate::transport::hub::{Hub, Link};
 use crate::transport::{cluster, engine, mend, rust_cluster};
 
 /// How often what the metrics keep of the past is tidied.
@@ -38,7 +40,11 @@ const RECONNECT_WITHIN_MS: u64 = 5000;
 const POLL_MARGIN: Duration = Duration::from_secs(10);
 /// Transports closed at once while draining, and the pause between.
 const SLICE: usize = 200;
-const SLICE_PAUSE: Duration = Duration::from_millis(20);
+const SLICE_PAUSE: Duration = Duration::from_millis(100);
+/// After the last of them, before those that are still there are looked at.
+const AFTER_SLICES: Duration = Duration::from_millis(20);
+/// For how long the drain waits to leave no trace in the database.
+const FORGETTING: Duration = Duration::from_secs(2);
 
 /// The tokens and hashes that a configuration asks for.
 ///
@@ -227,17 +233,21 @@ pub async fn run(
     listening(addr);
     signals.next().await;
     tracing::info!("draining");
+    let waits_for = Cell::new("");
     let drained = tokio::time::timeout(config.drain_timeout, async {
-        drain(&draining, &hub, &chat).await;
+        drain(&draining, &hub, &chat, &waits_for).await;
+        waits_for.set("the table of open sockets");
         stop.cancel();
         accepting.await.ok();
         keeping.abort();
         keeping.await.ok();
-        repository.forget_instance(&config.instance_id).await.ok();
+        // What stays there is swept by the others when the lease has run out.
+        tokio::time::timeout(FORGETTING, repository.forget_instance(&config.instance_id)).await.ok();
     });
     tokio::select! {
         done = drained => if done.is_err() {
-            tracing::warn!("the drain took too long and was cut off");
+            let waited_for = waits_for.get();
+            tracing::warn!(waited_for, "the drain took too long and was cut off");
         },
         () = signals.next() => tracing::warn!("a second signal: leaving at once"),
     }
@@ -297,24 +307,37 @@ async fn try_join(
 }
 
 /// Nobody new, everybody told and sent elsewhere, everything taken is stored.
-async fn drain(draining: &CancellationToken, hub: &Hub, chat: &Chat) {
+async fn drain(
+    draining: &CancellationToken,
+    hub: &Hub,
+    chat: &Chat,
+    waits_for: &Cell<&'static str>,
+) {
     draining.cancel();
-    let links = hub.links();
-    for link in &links {
-        let reconnect_in_ms = rand::random_range(0..RECONNECT_WITHIN_MS);
-        link.emit(&ServerEvent::ServerDraining(ServerDraining { reconnect_in_ms }));
-    }
-    chat.drain().await;
-    for slice in links.chunks(SLICE) {
-        // Time to flush the acknowledgements and the notice before the close.
-        tokio::time::sleep(SLICE_PAUSE.max(Duration::from_millis(100))).await;
-        for link in slice {
-            link.end();
+    let mut told = HashSet::new();
+    let mut tell = |links: Vec<Arc<Link>>| {
+        for link in &links {
+            if told.insert(link.id) {
+                let reconnect_in_ms = rand::random_range(0..RECONNECT_WITHIN_MS);
+                link.emit(&ServerEvent::ServerDraining(ServerDraining { reconnect_in_ms }));
+            }
         }
-    }
+        links
+    };
+    let mut links = tell(hub.links());
+    waits_for.set("what was taken to be stored");
+    chat.drain().await;
+    waits_for.set("connections to end");
+    // Again, until there are none: who was about to connect when it began comes later.
     // Sockets take themselves out as their connections end.
-    while !hub.links().is_empty() {
-        tokio::time::sleep(SLICE_PAUSE).await;
+    while !links.is_empty() {
+        for slice in links.chunks(SLICE) {
+            // Time to flush the acknowledgements and the notice before the close.
+            tokio::time::sleep(SLICE_PAUSE).await;
+            slice.iter().for_each(|link| link.end());
+        }
+        tokio::time::sleep(AFTER_SLICES).await;
+        links = tell(hub.links());
     }
 }
 

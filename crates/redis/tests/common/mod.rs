@@ -127,8 +127,15 @@ fn spawn(dir: &PathBuf, port: u16, args: &[&str]) -> Child {
         .expect("redis-server is missing: script/setup --test installs it")
 }
 
+/// Below what the kernel gives to connections that go out: what is free there is not
+/// somebody's a moment later, nor when a Redis comes back to it.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    loop {
+        let port = rand::random_range(15_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Until the connection is up.

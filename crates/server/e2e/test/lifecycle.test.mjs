@@ -8,7 +8,7 @@ import { describe, test } from 'node:test';
 import { api } from '../support/client.mjs';
 import { answered } from '../support/expect.mjs';
 import { UNLIMITED, useServer } from '../support/fixture.mjs';
-import { poll } from '../support/raw.mjs';
+import { openRaw, poll } from '../support/raw.mjs';
 import { JWT_SECRET, run } from '../support/server.mjs';
 import { until } from '../support/wait.mjs';
 
@@ -43,7 +43,7 @@ describe('a running server', () => {
     assert.ok(value('starling_frames_total{way="direct"}') > 0);
     assert.ok(value('starling_socket_writes_total') > 0);
     assert.equal(value('starling_waiting_bytes'), 0);
-    assert.ok(value('starling_connections') >= 2);
+    assert.ok(value('starling_connections{transport="websocket"}') >= 2);
     assert.ok(value('starling_direct_sessions') >= 2);
     assert.ok(value('starling_socket_lists') >= 3, 'the room, and what each user has');
     for (const name of ['starling_frames_total{way="engine"}', 'starling_merged_frames_total', 'starling_droppable_dropped_total',
@@ -88,6 +88,20 @@ describe('SIGTERM', () => {
     }
     assert.deepEqual(await ended, { code: 0, signal: null });
     assert.ok(Date.now() - started < 7_000, 'within DRAIN_TIMEOUT_SECONDS');
+    await world.server.start();
+  });
+
+  test('who was about to connect when it began does not hold it up', async () => {
+    const user = await world.person();
+    const client = await world.connect(user, { at: 0 });
+    const late = await openRaw(world.server.url);
+    const ended = world.server.kill('SIGTERM');
+    await client.waitFor('server:draining');
+    late.send(`40${JSON.stringify({ token: user.token })}`);
+    await late.frame((frame) => frame.startsWith('42["server:draining"'));
+    await late.waitClosed();
+    assert.deepEqual(await ended, { code: 0, signal: null });
+    assert.doesNotMatch(world.server.log, /cut off/);
     await world.server.start();
   });
 

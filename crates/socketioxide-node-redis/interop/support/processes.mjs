@@ -4,11 +4,11 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Redis } from 'ioredis';
+import { freePort } from '../../../server/e2e/support/port.mjs';
 import { until, within } from './wait.mjs';
 
 const RUST = process.env.PEER_BIN ?? fileURLToPath(new URL('../../../../target/debug/examples/peer', import.meta.url));
@@ -34,15 +34,6 @@ function start(command, args, env = {}) {
 async function end({ child, exited }, signal) {
   if (child.exitCode === null && child.signalCode === null) child.kill(signal);
   await exited;
-}
-
-export async function freePort() {
-  const probe = net.createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port } = probe.address();
-  probe.close();
-  await once(probe, 'close');
-  return port;
 }
 
 /** A Redis of its own on a free port, which keeps nothing. */

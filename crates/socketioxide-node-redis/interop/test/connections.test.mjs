@@ -8,7 +8,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { sorted, World } from '../support/cluster.mjs';
-import { freePort, RedisServer, stopAll } from '../support/processes.mjs';
+import { freePort } from '../../../server/e2e/support/port.mjs';
+import { RedisServer, stopAll } from '../support/processes.mjs';
 import { inRoom } from '../support/scenario.mjs';
 import { until } from '../support/wait.mjs';
 
