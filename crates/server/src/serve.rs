@@ -242,7 +242,9 @@ pub async fn run(
         keeping.abort();
         keeping.await.ok();
         // What stays there is swept by the others when the lease has run out.
-        tokio::time::timeout(FORGETTING, repository.forget_instance(&config.instance_id)).await.ok();
+        tokio::time::timeout(FORGETTING, repository.forget_instance(&config.instance_id))
+            .await
+            .ok();
     });
     tokio::select! {
         done = drained => if done.is_err() {
