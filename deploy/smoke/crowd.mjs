@@ -6,12 +6,10 @@ import { faultLog } from '../../loadtest/chaos/faults.mjs';
 import { watchWatermarks } from '../../loadtest/chaos/final.mjs';
 import { History, now } from '../../loadtest/chaos/history.mjs';
 import { People, devicesOf, observersOf } from '../../loadtest/chaos/people.mjs';
-import { truthOf, watchPresence, watchSessions } from '../../loadtest/chaos/presence.mjs';
+import { watchEnd } from '../../loadtest/chaos/presence.mjs';
 import { quieten, verdict } from '../../loadtest/chaos/verdict.mjs';
 
 export const TRANSPORTS = [['websocket'], ['polling'], ['polling', 'websocket']];
-/** Nothing is left of an instance that was killed, after so long. */
-const AFTER_DEATH = 40_000;
 const began = new Date();
 
 export class Crowd {
@@ -87,11 +85,7 @@ export class Crowd {
   /** The checker's verdict and a report: `verdict` of the fault suite. */
   async verdict(facts) {
     const since = now();
-    const looks = this.people.observers.length === 0 ? [] : [
-      watchPresence(this, { truth: () => truthOf(this.people), since, what: 'at the end', patience: AFTER_DEATH }),
-      watchSessions(this, { since, patience: AFTER_DEATH }),
-    ];
-    await Promise.all([this.quieten(), ...looks]);
+    await Promise.all([this.quieten(), this.people.observers.length > 0 && watchEnd(this, since)]);
     this.#stopping.abort();
     await this.#watching;
     return verdict(this, { seconds: (new Date() - began) / 1_000, ...facts });

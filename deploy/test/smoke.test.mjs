@@ -65,6 +65,7 @@ test('the web app comes through NGINX, which keeps what has a hash in its name',
   const page = await get('/');
   const assets = (await page.text()).match(/\/assets\/[^"]+/g);
   assert.equal(page.headers.get('cache-control'), 'no-cache');
+  // `script/cluster-smoke` alone does not build the app; `script/test` does.
   if (!assets) return t.skip('it is not built');
   for (const file of assets) {
     const [first, again] = [await get(file), await get(file)];

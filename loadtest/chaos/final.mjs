@@ -28,8 +28,8 @@ async function readAll(client, people) {
   };
 }
 
-async function watermarks(pool) {
-  const { rows } = await pool.query(`SELECT room_id AS room, user_id AS "user", last_delivered_seq::int AS delivered,
+async function watermarks(db) {
+  const { rows } = await db.query(`SELECT room_id AS room, user_id AS "user", last_delivered_seq::int AS delivered,
     last_read_seq::int AS read FROM room_members`);
   return rows;
 }

@@ -6,6 +6,8 @@ import { now } from './history.mjs';
 /** Asked for so long at most; the checker says how long it may take. */
 const PATIENCE = 60_000;
 const EVERY = 500;
+/** Nothing is left of an instance that was killed, after so long. */
+const AFTER_DEATH = 40_000;
 
 /**
  * Asks an observer on each running instance until all say what is true of the users, and records how long it took
@@ -36,14 +38,22 @@ async function lookOnce(cluster, people, truth) {
 }
 
 /** What is true now: whoever has a connection is online. */
-export function truthOf(people) {
+function truthOf(people) {
   const truth = new Map(people.users.map(({ id }) => [id, 'offline']));
   for (const { user, online } of people.devices) if (online) truth.set(user.id, 'online');
   return truth;
 }
 
+/** Both looks at the end of a run: nothing is left of those who went, since `since`, and everybody else is there. */
+export function watchEnd(parts, since) {
+  return Promise.all([
+    watchPresence(parts, { truth: () => truthOf(parts.people), since, what: 'at the end', patience: AFTER_DEATH }),
+    watchSessions(parts, { since, patience: AFTER_DEATH }),
+  ]);
+}
+
 /** Waits until `user_sessions` holds the connections that there are and no others; records what was left. */
-export async function watchSessions({ pool, people, history }, { since, patience }) {
+async function watchSessions({ pool, people, history }, { since, patience }) {
   const each = (list) => list.reduce((counts, one) => counts.set(one, (counts.get(one) ?? 0) + 1), new Map());
   let ghosts;
   let missing;

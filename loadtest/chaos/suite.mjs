@@ -6,14 +6,12 @@ import { watchWatermarks } from './final.mjs';
 import { History, now, runFolder } from './history.mjs';
 import { NEMESES, torment } from './nemesis.mjs';
 import { gather } from './people.mjs';
-import { truthOf, watchPresence, watchSessions } from './presence.mjs';
+import { watchEnd } from './presence.mjs';
 import { randomOf } from './random.mjs';
 import { quieten, verdict } from './verdict.mjs';
 
 /** Messages a second of all devices. */
 const RATE = 60;
-/** Until nothing is left of an instance that was killed. */
-const AFTER_DEATH = 40_000;
 
 /**
  * `form`: `short` (each fault once, some clients are cut all the time) or `long` (faults until `seconds` are over).
@@ -52,12 +50,9 @@ export async function runSuite({
 
     say(`${time()}  an instance is killed for good`);
     const death = await killForGood(parts);
-    const looks = [
-      watchPresence(parts, { truth: () => truthOf(people), since: death, what: 'at the end', patience: AFTER_DEATH }),
-      watchSessions(parts, { since: death, patience: AFTER_DEATH }),
-    ];
+    const looked = watchEnd(parts, death);
     await sleep(2_000);
-    await Promise.all([quieten(parts), ...looks]);
+    await Promise.all([quieten(parts), looked]);
 
     stopping.abort();
     await Promise.all(watchers);

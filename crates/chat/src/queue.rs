@@ -1,11 +1,10 @@
 //! A bounded queue in front of a task that takes many jobs at a time.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use starling_protocol::Failure;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tracing::Span;
 
 /// A batch that takes longer is given up: PostgreSQL itself ends a statement after
 /// 10 s, so this is a connection that fell silent.
@@ -40,8 +39,7 @@ impl<J, R> Queue<J, R> {
         let full = |_| Failure::unavailable();
         let place = self.places.clone().try_acquire_owned().map_err(full)?;
         let (to, answered) = oneshot::channel();
-        let asked = Asked { at: Instant::now(), by: Span::current() };
-        let answer = Answer { to, asked, _place: place };
+        let answer = Answer { to, _place: place };
         self.jobs.send((job, answer)).map_err(|_| Failure::unavailable())?;
         Ok(Waiting { answered })
     }
@@ -55,18 +53,9 @@ impl<J, R> Queue<J, R> {
     }
 }
 
-/// Where a job came from.
-pub(crate) struct Asked {
-    /// When it was queued.
-    pub(crate) at: Instant,
-    /// The span in which it was.
-    pub(crate) by: Span,
-}
-
 /// Where the answer to a job goes.
 pub(crate) struct Answer<R> {
     to: oneshot::Sender<Result<R, Failure>>,
-    pub(crate) asked: Asked,
     /// Given back when the job is answered.
     _place: OwnedSemaphorePermit,
 }

@@ -25,7 +25,7 @@ const BATCH: usize = 256;
 /// Hands messages to the writing task.
 #[derive(Clone)]
 pub struct Writer {
-    queue: Queue<NewMessage, Message>,
+    queue: Queue<Job, Message>,
     cache: Arc<OnceLock<Arc<dyn RoomCache>>>,
 }
 
@@ -57,7 +57,8 @@ impl Writer {
 
     /// Puts a message into the queue. Its place there is its place in the room.
     pub(crate) fn enqueue(&self, message: NewMessage) -> Result<Sending, Failure> {
-        Ok(Sending(self.queue.enqueue(message)?))
+        let asked = Asked { at: Instant::now(), by: Span::current() };
+        Ok(Sending(self.queue.enqueue(Job { message, asked })?))
     }
 
     /// Takes nothing more, and waits until all that was taken is answered.
@@ -79,6 +80,26 @@ impl Sending {
     }
 }
 
+struct Job {
+    message: NewMessage,
+    asked: Asked,
+}
+
+/// When a message was queued, and in which span.
+struct Asked {
+    at: Instant,
+    by: Span,
+}
+
+/// Who waits for a message.
+type Waits = (Asked, Answer<Message>);
+
+fn refuse(waiting: Vec<Waits>, failure: &Failure) {
+    for (_, answer) in waiting {
+        answer.send(Err(failure.clone()));
+    }
+}
+
 struct Task {
     repository: Repository,
     fanout: Arc<dyn Fanout>,
@@ -94,15 +115,15 @@ fn below(sender: &Span, span: impl FnOnce() -> Span) -> Span {
 }
 
 impl Task {
-    async fn run(self, mut queue: Jobs<NewMessage, Message>) {
+    async fn run(self, mut queue: Jobs<Job, Message>) {
         let mut jobs = Vec::with_capacity(BATCH);
         while queue.recv_many(&mut jobs, BATCH).await > 0 {
             metrics::histogram!("starling_batch_messages").record(jobs.len() as f64);
-            let (messages, answers): (Vec<_>, Vec<Answer<_>>) = jobs.drain(..).unzip();
-            let commits: Vec<_> = answers
+            let (messages, waiting): (Vec<_>, Vec<Waits>) =
+                jobs.drain(..).map(|(job, answer)| (job.message, (job.asked, answer))).unzip();
+            let commits: Vec<_> = waiting
                 .iter()
-                .map(|answer| {
-                    let by = &answer.asked.by;
+                .map(|(Asked { by, .. }, _)| {
                     below(by, || debug_span!(parent: by, "commit", batch = messages.len()))
                 })
                 .collect();
@@ -111,51 +132,38 @@ impl Task {
             match appended {
                 None => {
                     tracing::error!("a batch took too long; whether it was stored is unknown");
-                    for answer in answers {
-                        answer.send(Err(Failure::unavailable()));
-                    }
+                    refuse(waiting, &Failure::unavailable());
                 }
-                Some(Ok(appended)) => {
-                    let committed = Instant::now();
-                    let stored = self.cached(&appended);
-                    let mut outcomes = appended.into_iter().zip(answers);
-                    self.fanout.together(&mut || {
-                        for (outcome, answer) in outcomes.by_ref() {
-                            self.answer(outcome, answer, committed);
-                        }
-                    });
-                    if let (Some(cache), false) = (self.cache.get(), stored.is_empty()) {
-                        cache.stored(stored);
-                    }
-                }
+                Some(Ok(appended)) => self.finish(appended, waiting),
                 Some(Err(error)) if error.is_unavailable() || messages.len() == 1 => {
-                    let failure = storage(error);
-                    for answer in answers {
-                        answer.send(Err(failure.clone()));
-                    }
+                    refuse(waiting, &storage(error));
                 }
                 // One of them is at fault: the others shall not suffer for it.
                 Some(Err(_)) => {
-                    for (message, answer) in messages.into_iter().zip(answers) {
+                    for (message, waits) in messages.into_iter().zip(waiting) {
                         match self.append(&[message]).await {
-                            None => answer.send(Err(Failure::unavailable())),
-                            Some(Ok(mut one)) => {
-                                let committed = Instant::now();
-                                let stored = self.cached(&one);
-                                match one.pop() {
-                                    Some(outcome) => self.answer(outcome, answer, committed),
-                                    None => drop(answer),
-                                }
-                                if let (Some(cache), false) = (self.cache.get(), stored.is_empty())
-                                {
-                                    cache.stored(stored);
-                                }
-                            }
-                            Some(Err(error)) => answer.send(Err(storage(error))),
+                            None => refuse(vec![waits], &Failure::unavailable()),
+                            Some(Ok(appended)) => self.finish(appended, vec![waits]),
+                            Some(Err(error)) => refuse(vec![waits], &storage(error)),
                         }
                     }
                 }
             }
+        }
+    }
+
+    /// Acknowledges and publishes what was committed just now, then tells the cache.
+    fn finish(&self, appended: Vec<Append>, waiting: Vec<Waits>) {
+        let committed = Instant::now();
+        let stored = self.cached(&appended);
+        let mut outcomes = appended.into_iter().zip(waiting);
+        self.fanout.together(&mut || {
+            for (outcome, (asked, answer)) in outcomes.by_ref() {
+                answer.send(self.outcome(outcome, &asked, committed));
+            }
+        });
+        if let (Some(cache), false) = (self.cache.get(), stored.is_empty()) {
+            cache.stored(stored);
         }
     }
 
@@ -180,12 +188,17 @@ impl Task {
         tokio::time::timeout(PATIENCE, append).await.ok()
     }
 
-    fn answer(&self, outcome: Append, answer: Answer<Message>, committed: Instant) {
-        let result = match outcome {
+    fn outcome(
+        &self,
+        outcome: Append,
+        asked: &Asked,
+        committed: Instant,
+    ) -> Result<Message, Failure> {
+        match outcome {
             Append::Stored(message) => {
                 metrics::counter!("starling_messages_stored_total").increment(1);
-                self.send_commit.record(committed.duration_since(answer.asked.at));
-                let by = &answer.asked.by;
+                self.send_commit.record(committed.duration_since(asked.at));
+                let by = &asked.by;
                 let publish = below(by, || debug_span!(parent: by, "publish", seq = message.seq));
                 publish.in_scope(|| {
                     let event = ServerEvent::MessageNew(for_room(message.clone()));
@@ -202,7 +215,6 @@ impl Task {
             Append::ReplyNotFound => {
                 Err(Failure::field("replyTo", "must be a message of the same room"))
             }
-        };
-        answer.send(result);
+        }
     }
 }

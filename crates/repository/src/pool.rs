@@ -61,20 +61,16 @@ pub(crate) type Work = Held<Transaction<'static, Postgres>>;
 /// from its beginning to its end.
 pub(crate) struct Held<T> {
     connection: T,
-    held: Stopwatch,
+    _held: Stopwatch,
 }
 
 impl Work {
     pub(crate) async fn commit(self) -> Result<()> {
-        self.connection.commit().await?;
-        drop(self.held);
-        Ok(())
+        Ok(self.connection.commit().await?)
     }
 
     pub(crate) async fn rollback(self) -> Result<()> {
-        self.connection.rollback().await?;
-        drop(self.held);
-        Ok(())
+        Ok(self.connection.rollback().await?)
     }
 }
 
@@ -180,7 +176,7 @@ impl Repository {
         let waiting = Waiting::begin();
         let connection = connection.await?;
         drop(waiting);
-        Ok(Held { connection, held: Stopwatch(Instant::now()) })
+        Ok(Held { connection, _held: Stopwatch(Instant::now()) })
     }
 
     /// Looks for ever whether PostgreSQL answers, over a connection of its own, which
